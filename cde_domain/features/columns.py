@@ -1,0 +1,160 @@
+"""Applications as columns of float64: what feature functions compute on.
+
+Numbers are themselves, dates are days since 1970-01-01, flags are 0 and 1, categories are their position in the
+declared list, and NaN is unknown. A list inside an application (accounts, inquiries) is a `Nested`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from cde_domain.application import ColumnSpec
+
+Array = NDArray[np.float64]
+
+_EPOCH = date(1970, 1, 1).toordinal()
+
+
+@njit(cache=True)
+def _segment_sums(values: NDArray[Any], offsets: NDArray[Any], known: NDArray[Any]) -> NDArray[Any]:
+    # One sequential loop: NumPy's pairwise summation would give other last bits for one row than for many.
+    sums = np.full(len(known), np.nan)
+    for row in range(len(known)):
+        if known[row]:
+            total = 0.0
+            for item in range(offsets[row], offsets[row + 1]):
+                total += values[item]
+            sums[row] = total
+    return sums
+
+
+@njit(cache=True)
+def _segment_extremes(values: NDArray[Any], offsets: NDArray[Any], known: NDArray[Any], sign: float) -> NDArray[Any]:
+    extremes = np.full(len(known), np.nan)
+    for row in range(len(known)):
+        if known[row]:
+            for item in range(offsets[row], offsets[row + 1]):
+                value = values[item]
+                if value == value and not (sign * extremes[row] >= sign * value):
+                    extremes[row] = value
+    return extremes
+
+
+@dataclass(frozen=True)
+class Nested:
+    """
+    Lists of records, one list a row, as values and offsets.
+
+    `fields` holds float64 arrays over all items; row i owns items `offsets[i]:offsets[i + 1]`. A row whose list is
+    absent is not `known`: every reduction gives NaN for it, while an empty list counts as none.
+    """
+
+    fields: Mapping[str, Array]
+    categories: Mapping[str, tuple[str, ...]]
+    offsets: NDArray[np.int64]
+    known: NDArray[np.bool_]
+
+    def __getitem__(self, name: str) -> Array:
+        """The values of one field over all items."""
+        return self.fields[name]
+
+    def is_any(self, name: str, *categories: str) -> NDArray[np.bool_]:
+        """Per item: is the field one of these categories?"""
+        codes = [self.categories[name].index(category) for category in categories]
+        return np.isin(self.fields[name], codes)
+
+    def spread(self, per_row: Array) -> Array:
+        """A value per row repeated for each of its items."""
+        return np.repeat(per_row, np.diff(self.offsets))
+
+    def count(self, where: NDArray[np.bool_] | None = None) -> Array:
+        """How many items a row has (of those `where`)."""
+        flags = np.ones(self.offsets[-1]) if where is None else where.astype(np.float64)
+        return self.sum(flags)
+
+    def sum(self, values: Array) -> Array:
+        """The sum of `values` (per item) in each row, added in order."""
+        return _segment_sums(values, self.offsets, self.known)
+
+    def mean(self, values: Array) -> Array:
+        """The mean of `values` in each row; NaN for an empty list."""
+        return ratio(self.sum(values), self.count())
+
+    def deviation(self, values: Array) -> Array:
+        """The population standard deviation of `values` in each row; NaN for an empty list."""
+        distance = values - self.spread(self.mean(values))
+        return np.sqrt(self.mean(distance * distance))
+
+    def minimum(self, values: Array) -> Array:
+        """The smallest value in each row; NaN for an empty list."""
+        return _segment_extremes(values, self.offsets, self.known, -1.0)
+
+    def maximum(self, values: Array) -> Array:
+        """The largest value in each row; NaN for an empty list."""
+        return _segment_extremes(values, self.offsets, self.known, 1.0)
+
+
+def ratio(numerator: Array, denominator: Array) -> Array:
+    """Elementwise quotient; NaN (unknown) where the denominator is zero, negative or unknown."""
+    result = np.full(len(denominator), np.nan)
+    np.divide(numerator, denominator, out=result, where=denominator > 0)
+    return result
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of `rows` applications, by the names of their paths; `applied_at` is always among them."""
+
+    rows: int
+    values: Mapping[str, Array | Nested]
+
+    def __getitem__(self, name: str) -> Any:
+        """A float64 array with a value per row, or a `Nested` for a list."""
+        return self.values[name]
+
+
+def columns_of_application(application: BaseModel, specs: tuple[ColumnSpec, ...], applied_at: date) -> Columns:
+    """One validated application as columns of one row."""
+    values: dict[str, Array | Nested] = {"applied_at": np.array([_days(applied_at)])}
+    for spec in specs:
+        if spec.kind == "text":
+            continue
+        value: Any = application
+        for name in spec.path:
+            value = None if value is None else getattr(value, name)
+        values[spec.name] = _nested(value, spec) if spec.kind == "list" else np.array([_number(value, spec)])
+    return Columns(rows=1, values=values)
+
+
+def _nested(items: list[BaseModel] | None, spec: ColumnSpec) -> Nested:
+    present = items or []
+    return Nested(
+        fields={
+            item.name: np.array([_number(getattr(record, item.name), item) for record in present], dtype=np.float64)
+            for item in spec.items
+            if item.kind != "text"
+        },
+        categories={item.name: item.categories for item in spec.items},
+        offsets=np.array([0, len(present)]),
+        known=np.array([items is not None]),
+    )
+
+
+def _number(value: Any, spec: ColumnSpec) -> float:
+    if value is None:
+        return np.nan
+    if spec.kind == "category":
+        return float(spec.categories.index(value))
+    if spec.kind == "date":
+        return _days(value)
+    return float(value)
+
+
+def _days(day: date) -> float:
+    return float(day.toordinal() - _EPOCH)

@@ -1,0 +1,1 @@
+"""Governance: fairness, reasons and documentation of a model."""

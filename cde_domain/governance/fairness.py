@@ -1,0 +1,150 @@
+"""Adverse impact by protected group, with a verdict that knows how little a small group can say."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import fisher_exact
+
+MIN_REPORTED = 30
+MIN_VERDICT = 250
+SIGNIFICANCE = 0.05
+SMALL_BOOK = 5_000  # below it, fairness is measured on out-of-fold predictions of the whole book
+
+
+class Verdict(StrEnum):
+    """What can be said of a group against the reference group."""
+
+    REFERENCE = "reference"
+    PASS = "pass"
+    FAIL = "fail"
+    INSUFFICIENT_DATA = "insufficient_data"
+    NOT_COMPUTED = "not_computed"
+
+
+@dataclass(frozen=True)
+class GroupResult:
+    """
+    Approval of one group: `impact_ratio` is its approval rate over the reference group's (29 CFR 1607.4(D)).
+
+    `interval` is the 95 % interval of that ratio (log method), `p_value` Fisher's exact test of equal rates. They are
+    None for the reference group and for groups too small to compute.
+    """
+
+    attribute: str
+    group: str
+    rows: int
+    verdict: Verdict
+    approval_rate: float | None = None
+    review_rate: float | None = None
+    impact_ratio: float | None = None
+    interval: tuple[float, float] | None = None
+    p_value: float | None = None
+
+
+@dataclass(frozen=True)
+class AttributeResult:
+    """All groups of one protected attribute; `use` says whether it can stop a promotion."""
+
+    attribute: str
+    use: Literal["gate", "report"]
+    why: str
+    unknown_rows: int
+    groups: tuple[GroupResult, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The attribute's verdict: a failed group fails it, and a group too small to judge is not passed over."""
+        verdicts = {group.verdict for group in self.groups}
+        if Verdict.FAIL in verdicts:
+            return Verdict.FAIL
+        if verdicts & {Verdict.INSUFFICIENT_DATA, Verdict.NOT_COMPUTED}:
+            return Verdict.INSUFFICIENT_DATA
+        return Verdict.PASS if Verdict.PASS in verdicts else Verdict.INSUFFICIENT_DATA
+
+    def as_json(self) -> dict[str, Any]:
+        """The result as JSON, with its verdict."""
+        plain: dict[str, Any] = json.loads(json.dumps({**asdict(self), "verdict": self.verdict}))
+        return plain
+
+
+def adverse_impact(
+    groups: pd.Series,
+    approved: NDArray[np.bool_],
+    reviewed: NDArray[np.bool_],
+    *,
+    attribute: str,
+    use: Literal["gate", "report"],
+    why: str,
+    min_ratio: float,
+) -> AttributeResult:
+    """
+    Approval by group against the group that is approved most.
+
+    Groups under 30 rows are not computed. From 30 to 249 rows a group is `insufficient_data`, unless its ratio is
+    below `min_ratio` and significantly so; from 250 rows the ratio alone decides. The reference is the most approved
+    group of at least 250 rows, or else the largest.
+    """
+    values = groups.to_numpy(dtype=object)
+    known = groups.notna().to_numpy()
+    sizes = groups[known].astype(str).value_counts()
+    members = {group: known & (values.astype(str) == group) for group in sizes.index}
+    rates = {group: float(approved[member].mean()) for group, member in members.items()}
+    large = [group for group in sizes.index if sizes[group] >= MIN_VERDICT]
+    reference = max(large, key=lambda group: rates[group]) if large else next(iter(sizes.index), None)
+    results = [
+        _group_result(attribute, group, members, approved, reviewed, reference=str(reference), min_ratio=min_ratio)
+        for group in sorted(sizes.index)
+    ]
+    return AttributeResult(attribute, use, why, int((~known).sum()), tuple(results))
+
+
+def _group_result(
+    attribute: str,
+    group: str,
+    members: dict[str, NDArray[np.bool_]],
+    approved: NDArray[np.bool_],
+    reviewed: NDArray[np.bool_],
+    *,
+    reference: str,
+    min_ratio: float,
+) -> GroupResult:
+    member = members[group]
+    rows = int(member.sum())
+    if rows < MIN_REPORTED:
+        return GroupResult(attribute, group, rows, Verdict.NOT_COMPUTED)
+    rates = {"approval_rate": float(approved[member].mean()), "review_rate": float(reviewed[member].mean())}
+    if group == reference:
+        return GroupResult(attribute, group, rows, Verdict.REFERENCE, **rates)
+    yes, all_yes = int(approved[member].sum()), int(approved[members[reference]].sum())
+    all_rows = int(members[reference].sum())
+    if not all_yes:
+        return GroupResult(attribute, group, rows, Verdict.INSUFFICIENT_DATA, **rates)
+    ratio = (yes / rows) / (all_yes / all_rows)
+    p_value = float(fisher_exact([[yes, rows - yes], [all_yes, all_rows - all_yes]]).pvalue)
+    below = ratio < min_ratio
+    if rows >= MIN_VERDICT:
+        verdict = Verdict.FAIL if below else Verdict.PASS
+    else:
+        verdict = Verdict.FAIL if below and p_value < SIGNIFICANCE else Verdict.INSUFFICIENT_DATA
+    interval = _ratio_interval(yes, rows, all_yes, all_rows)
+    return GroupResult(attribute, group, rows, verdict, **rates, impact_ratio=ratio, interval=interval, p_value=p_value)
+
+
+def _ratio_interval(yes: int, rows: int, all_yes: int, all_rows: int) -> tuple[float, float]:
+    # Katz's log interval with half a count added, so that a group without approvals has an interval too.
+    estimate = np.log(((yes + 0.5) / (rows + 0.5)) / ((all_yes + 0.5) / (all_rows + 0.5)))
+    error = np.sqrt(1 / (yes + 0.5) - 1 / (rows + 0.5) + 1 / (all_yes + 0.5) - 1 / (all_rows + 0.5))
+    return float(np.exp(estimate - 1.96 * error)), float(np.exp(estimate + 1.96 * error))
+
+
+def failed_gates(results: Iterable[AttributeResult]) -> list[GroupResult]:
+    """The groups that stop a promotion: failed, of an attribute that gates."""
+    return [
+        group for result in results if result.use == "gate" for group in result.groups if group.verdict is Verdict.FAIL
+    ]

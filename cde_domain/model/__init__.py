@@ -1,0 +1,1 @@
+"""The scoring model as data: compiled trees, a calibrator, and what the engine must know to use them."""

@@ -1,0 +1,95 @@
+"""Measures of a score, in NumPy: labels are 1 (repaid) or 0, scores are probabilities of repayment."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+Array = NDArray[np.float64]
+
+
+def auc(repaid: Array, scores: Array) -> float:
+    """Area under the ROC curve (Mann-Whitney, ties count half); NaN if there is only one class."""
+    good = repaid == 1
+    goods, bads = int(good.sum()), int((~good).sum())
+    if not goods or not bads:
+        return float("nan")
+    return float((rankdata(scores)[good].sum() - goods * (goods + 1) / 2) / (goods * bads))
+
+
+def ks(repaid: Array, scores: Array) -> float:
+    """Kolmogorov-Smirnov distance between the scores of good and bad loans."""
+    order = np.argsort(scores, kind="stable")
+    ends = np.flatnonzero(np.diff(scores[order], append=np.inf))
+    good = np.cumsum(repaid[order])[ends] / repaid.sum()
+    bad = np.cumsum(1 - repaid[order])[ends] / (1 - repaid).sum()
+    return float(np.abs(good - bad).max())
+
+
+def brier(repaid: Array, scores: Array) -> float:
+    """Mean squared distance between score and outcome."""
+    return float(np.mean((scores - repaid) ** 2))
+
+
+def log_loss(repaid: Array, scores: Array) -> float:
+    """Mean negative log likelihood; scores are kept 1e-6 away from 0 and 1."""
+    clipped = np.clip(scores, 1e-6, 1 - 1e-6)
+    return float(-np.mean(repaid * np.log(clipped) + (1 - repaid) * np.log(1 - clipped)))
+
+
+def calibration_bins(repaid: Array, scores: Array, bins: int = 10) -> NDArray[np.float64]:
+    """Mean score, observed repayment rate and count in bins of equally many rows, of shape (bins, 3)."""
+    parts = np.array_split(np.argsort(scores, kind="stable"), min(bins, len(scores)))
+    return np.array([[scores[part].mean(), repaid[part].mean(), len(part)] for part in parts])
+
+
+def calibration_error(repaid: Array, scores: Array, bins: int = 10) -> float:
+    """Expected calibration error: the mean distance of score and repayment rate over bins of equally many rows."""
+    table = calibration_bins(repaid, scores, bins)
+    return float(np.average(np.abs(table[:, 0] - table[:, 1]), weights=table[:, 2]))
+
+
+def calibration_error_by_chance(scores: Array, *, draws: int = 500, seed: int = 0) -> float:
+    """The 95 % quantile of the calibration error that perfectly calibrated scores of this number and spread show by chance."""
+    random = np.random.default_rng(seed)
+    errors = [calibration_error((random.random(len(scores)) < scores).astype(np.float64), scores) for _ in range(draws)]
+    return float(np.quantile(errors, 0.95))
+
+
+def bootstrap_interval(
+    statistic: Callable[[NDArray[np.intp]], float], rows: int, *, draws: int = 500, seed: int = 0
+) -> tuple[float, float]:
+    """95 % percentile interval of a statistic of row positions, over resamples of the rows."""
+    random = np.random.default_rng(seed)
+    values = [statistic(random.integers(0, rows, rows)) for _ in range(draws)]
+    low, high = np.nanquantile(values, [0.025, 0.975])
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class PsiReference:
+    """The share of a feature's values in quantile bins of a reference, missing values last."""
+
+    edges: tuple[float, ...]
+    shares: tuple[float, ...]
+
+    @classmethod
+    def of(cls, values: Array, bins: int = 10) -> "PsiReference":
+        """The reference that `values` make."""
+        known = values[~np.isnan(values)]
+        edges = np.unique(np.quantile(known, np.linspace(0, 1, bins + 1)[1:-1])) if len(known) else np.empty(0)
+        return cls(tuple(edges.tolist()), tuple(_bin_shares(values, edges).tolist()))
+
+    def psi(self, values: Array) -> float:
+        """The population stability index of `values` against the reference."""
+        expected, actual = np.array(self.shares), _bin_shares(values, np.array(self.edges))
+        return float(np.sum((actual - expected) * np.log(actual / expected)))
+
+
+def _bin_shares(values: Array, edges: Array) -> Array:
+    positions = np.where(np.isnan(values), len(edges) + 1, np.searchsorted(edges, values, side="right"))
+    # Half a count in every bin keeps empty ones finite.
+    counts = np.bincount(positions, minlength=len(edges) + 2) + 0.5
+    return counts / counts.sum()

@@ -1,0 +1,262 @@
+"""A portfolio: everything a loan product is, in one folder with one Python module."""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from cde_domain.application import columns_of
+from cde_domain.features.feature import Feature
+
+if TYPE_CHECKING:
+    import pandas as pd  # the service decides without it
+
+SHIPPED = "cde_domain.portfolios"
+
+
+class PortfolioError(ValueError):
+    """A portfolio that cannot be loaded or contradicts itself."""
+
+
+class SourceOptions(BaseModel):
+    """Base of a portfolio's options: what a run may change about where raw rows come from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Source:
+    """
+    Where raw rows of one kind come from.
+
+    `read` takes the portfolio's options and returns the rows, or an iterator of chunks with the same columns.
+    """
+
+    name: str
+    description: str
+    read: Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class OutcomeLabel:
+    """
+    The label of a loan: `column` holds `good` or `bad` (or nothing while the loan is young).
+
+    With `matures_after_days` set, the loan book must be dated: an outcome counts only if `known_at` lies at least so
+    many days after `applied_at`.
+    """
+
+    column: str
+    good: Any
+    bad: Any
+    matures_after_days: int | None = None
+
+
+@dataclass(frozen=True)
+class ProtectedAttribute:
+    """
+    An attribute that fairness is measured by and that no decision may see.
+
+    `groups` takes the joined loan book and returns each applicant's group (missing where unknown). A `gate` can stop a
+    promotion, a `report` is shown; `why` says why it is the one or the other.
+    """
+
+    name: str
+    groups: "Callable[[pd.DataFrame], pd.Series]"
+    use: Literal["gate", "report"]
+    why: str
+
+
+@dataclass(frozen=True)
+class Economics:
+    """What a good loan earns and a bad one costs, as shares of the amount lent."""
+
+    margin: float
+    loss_given_default: float
+
+    @property
+    def break_even(self) -> float:
+        """The probability of repayment at which a loan earns nothing."""
+        return self.loss_given_default / (self.margin + self.loss_given_default)
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """The numbers a challenger must reach."""
+
+    min_auc: float = 0.70
+    max_calibration_error: float = 0.03
+    max_single_feature_auc: float = 0.90
+    max_auc_loss_to_champion: float = 0.01
+    min_adverse_impact_ratio: float = 0.80
+    max_approval_rate: float = 0.98
+    max_book_psi: float = 0.25
+
+
+@dataclass(frozen=True)
+class Creditor:
+    """Who signs the notices."""
+
+    name: str
+    address: str
+    contact: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Portfolio:
+    """
+    One loan product.
+
+    `join` takes the raw tables by source name and the options, and returns one row per application as known on its
+    application date, with dotted column names for nested fields. `application_id`, `customer_id` and `applied_at` are
+    numbered, copied or left empty where the join gives none; `outcome_known_at` is required for a dated portfolio.
+    `boosting` overrides hyperparameters.
+    """
+
+    name: str
+    title: str
+    description: str
+    application: type[BaseModel]
+    features: tuple[Feature, ...]
+    outcome: OutcomeLabel
+    sources: tuple[Source, ...]
+    join: "Callable[[Mapping[str, pd.DataFrame]], pd.DataFrame]"
+    policy_file: Path
+    example: Mapping[str, Any]
+    economics: Economics
+    creditor: Creditor
+    protected: tuple[ProtectedAttribute, ...] = ()
+    options: type[SourceOptions] = SourceOptions
+    thresholds: Thresholds = Thresholds()
+    promotion: Literal["automatic", "approval_required"] = "automatic"
+    jurisdiction: Literal["IN", "US", "EU"] = "IN"
+    boosting: Mapping[str, Any] = field(default_factory=dict)
+    intended_use: str = ""
+    limits: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise PortfolioError(f"{self.name!r} is no name for a portfolio: use letters, digits and _")
+        for kind, names in (
+            ("feature", [feature.name for feature in self.features]),
+            ("source", [source.name for source in self.sources]),
+            ("protected attribute", [attribute.name for attribute in self.protected]),
+        ):
+            if not names and kind != "protected attribute":
+                raise PortfolioError(f"portfolio {self.name} has no {kind}")
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise PortfolioError(f"portfolio {self.name} has the {kind} {twice[0]} twice")
+        columns_of(self.application)  # a field of a kind that cannot be served is refused here, by name
+
+
+def load_portfolio(reference: str) -> Portfolio:
+    """
+    Load a portfolio by shipped name (`german_credit`) or import path (`my_bank.car_loans:PORTFOLIO`).
+
+    The working directory is searched too, so that a portfolio in any folder can be named from there.
+
+    Raises:
+        PortfolioError: there is no such portfolio, or it contradicts itself.
+    """
+    module, _, attribute = reference.partition(":")
+    if not attribute:
+        module, attribute = f"{SHIPPED}.{reference}", "PORTFOLIO"
+    try:
+        return _attribute(_import(module), attribute)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
+        raise PortfolioError(
+            f"there is no portfolio {reference!r}: give one of {', '.join(shipped_portfolios())}, "
+            "or an import path such as my_bank.car_loans:PORTFOLIO"
+        ) from error
+
+
+def shipped_portfolios() -> tuple[str, ...]:
+    """The names of the portfolios in this package."""
+    return tuple(sorted(path.parent.name for path in (Path(__file__).parent / "portfolios").glob("*/__init__.py")))
+
+
+def _import(module: str) -> ModuleType:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    return importlib.import_module(module)
+
+
+def _attribute(module: ModuleType, attribute: str) -> Portfolio:
+    portfolio = getattr(module, attribute, None)
+    if not isinstance(portfolio, Portfolio):
+        raise PortfolioError(f"{module.__name__}:{attribute} is not a Portfolio")
+    return portfolio
+
+
+@dataclass(frozen=True)
+class PortfolioCode:
+    """The files that define a portfolio, as they travel with a model: relative path to source file."""
+
+    module: str
+    attribute: str
+    files: Mapping[str, Path]
+
+
+def portfolio_code(reference: str) -> PortfolioCode:
+    """
+    The code of a portfolio: the Python and YAML files of its package, or its module and policy where it has none.
+
+    Siblings are imported relatively, so that the copy in a bundle runs under another name.
+    """
+    module_name, _, attribute = reference.partition(":")
+    if not attribute:
+        module_name, attribute = f"{SHIPPED}.{reference}", "PORTFOLIO"
+    module = _import(module_name)
+    portfolio = _attribute(module, attribute)
+    path = Path(str(module.__file__))
+    if path.name != "__init__.py" and "." not in module_name:
+        files = {path.name: path, portfolio.policy_file.name: portfolio.policy_file}
+        return PortfolioCode(path.stem, attribute, files)
+    folder = path.parent
+    found = sorted(file for pattern in ("*.py", "*.yaml") for file in folder.rglob(pattern))
+    return PortfolioCode(path.stem, attribute, {file.relative_to(folder).as_posix(): file for file in found})
+
+
+def load_portfolio_copy(folder: Path, module: str, attribute: str, package: str) -> Portfolio:
+    """
+    Load a portfolio from a folder that holds a copy of its code, as part of the package named `package`.
+
+    Two versions of a portfolio live in one process under two package names. Whoever loads has verified the files.
+    """
+    # No bytecode beside the copy: a changed cache would be run in place of the verified source.
+    writes_bytecode, sys.dont_write_bytecode = not sys.dont_write_bytecode, True
+    try:
+        if package not in sys.modules:
+            _import_package(folder, package)
+        loaded = sys.modules[package] if module == "__init__" else importlib.import_module(f"{package}.{module}")
+    finally:
+        sys.dont_write_bytecode = not writes_bytecode
+    return _attribute(loaded, attribute)
+
+
+def _import_package(folder: Path, package: str) -> None:
+    entry = folder / "__init__.py"
+    if not entry.exists():
+        parent = ModuleType(package)
+        parent.__path__ = [str(folder)]
+        sys.modules[package] = parent
+        return
+    spec = importlib.util.spec_from_file_location(package, entry, submodule_search_locations=[str(folder)])
+    assert spec is not None and spec.loader is not None
+    sys.modules[package] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(sys.modules[package])
+    except BaseException:
+        del sys.modules[package]
+        raise

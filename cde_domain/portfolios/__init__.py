@@ -1,0 +1,1 @@
+"""The portfolios that are shipped, one package each."""

@@ -1,0 +1,1 @@
+"""Training: the only part of the domain that imports machine-learning libraries."""

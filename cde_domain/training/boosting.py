@@ -1,0 +1,113 @@
+"""Monotone gradient boosting with XGBoost, and its trees in neutral form."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import xgboost as xgb
+from numpy.typing import NDArray
+
+from cde_domain.features.feature import Feature
+from cde_domain.model.ensemble import LEAF, Tree, TreeEnsemble
+
+Array = NDArray[np.float64]
+
+MAX_CATEGORIES = 64  # the compiled form keeps a split's categories in one 64-bit word
+
+
+@dataclass(frozen=True)
+class BoostingSettings:
+    """Hyperparameters in XGBoost's terms; more `threads` than free cores make fitting slower."""
+
+    rounds: int = 300
+    max_depth: int = 3
+    learning_rate: float = 0.05
+    min_child_weight: float = 5.0
+    reg_lambda: float = 1.0
+    subsample: float = 0.8
+    colsample_bytree: float = 0.6
+    max_cat_to_onehot: int = 4
+    seed: int = 7
+    threads: int = 1
+
+    def parameters(self) -> dict[str, Any]:
+        """The parameters for `xgb.train`, without the number of rounds."""
+        own = asdict(self)
+        own.pop("rounds")
+        return {"objective": "binary:logistic", "tree_method": "hist", "nthread": own.pop("threads"), **own}
+
+
+def to_dmatrix(features: tuple[Feature, ...], matrix: Array, repaid: Array | None = None) -> xgb.DMatrix:
+    """A DMatrix with the features' names and kinds."""
+    return xgb.DMatrix(
+        matrix,
+        label=repaid,
+        feature_names=[feature.name for feature in features],
+        feature_types=["c" if feature.categories else "q" for feature in features],
+        enable_categorical=True,
+    )
+
+
+def fit(features: tuple[Feature, ...], matrix: Array, repaid: Array, settings: BoostingSettings) -> xgb.Booster:
+    """
+    Fit P(repaid) on a (rows, features) matrix and 0/1 labels, monotone in the declared directions.
+
+    Raises:
+        ValueError: a categorical feature has more categories than the compiled form can hold.
+    """
+    for feature in features:
+        if len(feature.categories) > MAX_CATEGORIES:
+            raise ValueError(
+                f"{feature.name} has {len(feature.categories)} categories; at most {MAX_CATEGORIES} can be served"
+            )
+    parameters = settings.parameters() | {
+        "monotone_constraints": "(" + ",".join(str(feature.monotone) for feature in features) + ")"
+    }
+    return xgb.train(parameters, to_dmatrix(features, matrix, repaid), num_boost_round=settings.rounds)
+
+
+def to_ensemble(booster: xgb.Booster) -> TreeEnsemble:
+    """The trees of a booster, read from its own JSON."""
+    model = json.loads(booster.save_raw("json"))["learner"]
+    base_score = float(np.array(json.loads(model["learner_model_param"]["base_score"])).ravel()[0])
+    return TreeEnsemble(
+        trees=tuple(_tree(tree) for tree in model["gradient_booster"]["model"]["trees"]),
+        bias=float(np.log(base_score / (1.0 - base_score))),
+        features=int(model["learner_model_param"]["num_feature"]),
+    )
+
+
+def _tree(tree: dict[str, Any]) -> Tree:
+    left = np.array(tree["left_children"], dtype=np.int32)
+    right = np.array(tree["right_children"], dtype=np.int32)
+    condition = np.array(tree["split_conditions"], dtype=np.float32)
+    categorical = np.array(tree["split_type"], dtype=np.bool_)
+    right_categories = np.zeros(len(left), dtype=np.uint64)
+    starts, sizes = tree["categories_segments"], tree["categories_sizes"]
+    for node, start, size in zip(tree["categories_nodes"], starts, sizes, strict=True):
+        for category in tree["categories"][start : start + size]:
+            right_categories[node] |= np.uint64(1) << np.uint64(category)
+    return Tree(
+        left=np.where(left < 0, LEAF, left),
+        right=np.where(right < 0, LEAF, right),
+        feature=np.array(tree["split_indices"], dtype=np.int32),
+        threshold=float64_threshold(condition),
+        categorical=categorical,
+        left_categories=~right_categories,  # XGBoost sends the listed categories to the right
+        missing_left=np.array(tree["default_left"], dtype=np.bool_),
+        value=np.where(left < 0, condition, 0).astype(np.float64),
+        cover=np.array(tree["sum_hessian"], dtype=np.float64),
+    )
+
+
+def float64_threshold(threshold: NDArray[np.float32]) -> Array:
+    """
+    The smallest doubles that XGBoost, which rounds its inputs to float32, does not take for less than `threshold`.
+
+    With them `float64 value < result` is the same as `float32(value) < threshold`.
+    """
+    below = np.nextafter(threshold, np.float32(-np.inf))
+    halfway = (below.astype(np.float64) + threshold.astype(np.float64)) / 2
+    rounds_up = halfway.astype(np.float32) >= threshold
+    return np.where(rounds_up, halfway, np.nextafter(halfway, np.inf))

@@ -1,0 +1,135 @@
+"""From a training set to a scoring model: cross-fitted calibration, one final fit, compiled."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import xgboost as xgb
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold
+
+from cde_domain.features.feature import Feature
+from cde_domain.model.compiled import compile_trees
+from cde_domain.model.metrics import PsiReference
+from cde_domain.model.scoring_model import ScoringModel, SigmoidCalibrator
+from cde_domain.training.boosting import BoostingSettings, fit, to_dmatrix, to_ensemble
+
+Array = NDArray[np.float64]
+
+FOLDS = 5
+BASELINE_BAND = 0.05  # "at or slightly above" the cut-off
+MIN_BASELINE_ROWS = 200
+
+
+def folds_of(repaid: Array, customers: NDArray[Any], *, seed: int, folds: int = FOLDS) -> NDArray[np.int64]:
+    """The fold of every row, stratified by label, all applications of a customer in one fold."""
+    fold = np.empty(len(repaid), dtype=np.int64)
+    splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
+    for number, (_, rows) in enumerate(splitter.split(np.zeros((len(repaid), 1)), repaid, customers)):
+        fold[rows] = number
+    return fold
+
+
+def out_of_fold_margins(
+    features: tuple[Feature, ...], matrix: Array, repaid: Array, fold: NDArray[np.int64], settings: BoostingSettings
+) -> Array:
+    """For every row the margin by a model that did not see the row's fold."""
+    margins = np.empty(len(repaid))
+    for number in np.unique(fold):
+        inside = fold == number
+        booster = fit(features, matrix[~inside], repaid[~inside], settings)
+        margins[inside] = booster.predict(to_dmatrix(features, matrix[inside]), output_margin=True)
+    return margins
+
+
+def fit_calibrator(margins: Array, repaid: Array) -> SigmoidCalibrator:
+    """
+    Fit Platt's sigmoid to out-of-fold margins.
+
+    Raises:
+        ValueError: higher margins do not mean more repayment, so the model ranks no better than chance.
+    """
+    regression = LogisticRegression(C=np.inf).fit(margins[:, None], repaid)
+    return SigmoidCalibrator(float(regression.coef_[0, 0]), float(regression.intercept_[0]))
+
+
+def cross_fitted_scores(margins: Array, repaid: Array, fold: NDArray[np.int64]) -> Array:
+    """Calibrated out-of-fold scores: each fold's sigmoid is fitted on the margins of the others."""
+    scores = np.empty(len(margins))
+    for number in np.unique(fold):
+        inside = fold == number
+        scores[inside] = _calibrator_or_prior(margins[~inside], repaid[~inside]).scores(margins[inside])
+    return scores
+
+
+def _calibrator_or_prior(margins: Array, repaid: Array) -> SigmoidCalibrator:
+    # A model without any skill has no increasing calibrator; its numbers must still be shown, and stopped by the check.
+    try:
+        return fit_calibrator(margins, repaid)
+    except ValueError:
+        rate = repaid.mean()
+        return SigmoidCalibrator(1e-6, float(np.log(rate / (1 - rate))))
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """A scoring model with the library model it was compiled from."""
+
+    scoring_model: ScoringModel
+    booster: xgb.Booster
+
+
+def fit_scoring_model(
+    features: tuple[Feature, ...],
+    matrix: Array,
+    repaid: Array,
+    customers: NDArray[Any],
+    settings: BoostingSettings,
+    *,
+    approve_at: float,
+    provenance: dict[str, Any],
+) -> FittedModel:
+    """
+    Fit, calibrate and compile a model on a training set of shape (rows, features) with 0/1 labels.
+
+    Raises:
+        CannotCompileError: the trees do not fit the compiled form.
+    """
+    fold = folds_of(repaid, customers, seed=settings.seed)
+    margins = out_of_fold_margins(features, matrix, repaid, fold, settings)
+    booster = fit(features, matrix, repaid, settings)
+    trees = compile_trees(to_ensemble(booster))
+    calibrator = _calibrator_or_prior(margins, repaid)
+    training_margins, contributions = trees.explain(matrix)
+    baseline = reason_baseline(calibrator.scores(training_margins), contributions, approve_at)
+    model = ScoringModel(
+        trees=trees,
+        calibrator=calibrator,
+        feature_names=tuple(feature.name for feature in features),
+        ranges=tuple(_range(matrix[:, position]) for position in range(len(features))),
+        unknown_seen=tuple(np.isnan(matrix).any(axis=0).tolist()),
+        reason_baseline=tuple(baseline.tolist()),
+        feature_references=tuple(asdict(PsiReference.of(values)) for values in matrix.T),
+        provenance=provenance,
+    )
+    return FittedModel(model, booster)
+
+
+def reason_baseline(scores: Array, contributions: Array, approve_at: float) -> Array:
+    """
+    The mean contributions of applicants who just passed: those scored within 0.05 above the cut-off.
+
+    Where fewer than 200 are, the 200 nearest above it; where nobody passes, the best-scored applicants.
+    """
+    passing = np.flatnonzero(scores >= approve_at)
+    near = passing[scores[passing] < approve_at + BASELINE_BAND]
+    if len(near) < MIN_BASELINE_ROWS:
+        candidates = passing if len(passing) else np.argsort(-scores, kind="stable")[:MIN_BASELINE_ROWS]
+        near = candidates[np.argsort(scores[candidates], kind="stable")[:MIN_BASELINE_ROWS]]
+    return contributions[near].mean(axis=0)
+
+
+def _range(values: Array) -> tuple[float, float] | None:
+    known = values[~np.isnan(values)]
+    return (float(known.min()), float(known.max())) if len(known) else None
