@@ -1,0 +1,113 @@
+"""From a request body to a validated application, or to what is wrong with it."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+MOST_PROBLEMS = 50
+LONGEST_NAME = 200
+
+# NUL, which databases cut texts at, and the characters that change the direction of text under a reviewer's eyes.
+_FORBIDDEN = re.compile("[\u0000\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# The same in a JSON body, literal or escaped; it may find too much (an escaped backslash before `u0000`), never too
+# little.
+_SUSPICIOUS = re.compile(
+    rb"\\u(?:0000|061[cC]|200[eEfF]|202[a-eA-E]|206[6-9])|\xd8\x9c|\xe2\x80[\x8e\x8f\xaa-\xae]|\xe2\x81[\xa6-\xa9]"
+)
+_PLAIN_NAME = re.compile(r"[\w.\- ]*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with one field, without its value."""
+
+    field: str
+    message: str
+    type: str
+
+
+class InvalidApplicationError(ValueError):
+    """A body that is no application of the portfolio."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__(", ".join(sorted({problem.field for problem in problems})))
+        self.problems = problems
+
+
+def parse_application(model: type[BaseModel], body: bytes) -> Any:
+    """
+    The application in a JSON body.
+
+    Raises:
+        InvalidApplicationError: broken JSON, a duplicate key, a forbidden character, or whatever the model refuses.
+    """
+    _refuse_duplicate_keys(body)
+    if _SUSPICIOUS.search(body):
+        _refuse_forbidden_characters(body)
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        raise InvalidApplicationError(_problems(error)) from None
+
+
+def _problems(error: ValidationError) -> list[Problem]:
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    return [Problem(_name(problem["loc"]), _message(problem), problem["type"]) for problem in problems[:MOST_PROBLEMS]]
+
+
+def _message(problem: Any) -> str:
+    # The message of a validator that the portfolio's author wrote may quote the value.
+    return "Value is not allowed" if problem["type"] in ("value_error", "assertion_error") else problem["msg"]
+
+
+def _name(location: tuple[int | str, ...]) -> str:
+    name = ".".join(str(part) for part in location) or "body"
+    # The name of an unknown field is the sender's text.
+    return name if len(name) <= LONGEST_NAME and _PLAIN_NAME.fullmatch(name) else "(unprintable)"
+
+
+def _refuse_duplicate_keys(body: bytes) -> None:
+    """Two readers of `{"income": 1, "income": 9}` may see two applications; pydantic takes the last."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        record = dict(pairs)
+        if len(record) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise InvalidApplicationError([Problem(_name((twice,)), "Field is given twice", "duplicate_key")])
+        return record
+
+    try:
+        json.loads(body, object_pairs_hook=unique)
+    except InvalidApplicationError:
+        raise
+    except (ValueError, RecursionError):
+        pass  # the model says better what is wrong
+
+
+def _refuse_forbidden_characters(body: bytes) -> None:
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        return  # the model says better what is wrong
+    places = [place for place, text in _texts(content, ()) if _FORBIDDEN.search(text)]
+    if places:
+        raise InvalidApplicationError(
+            [Problem(_name(place), "Text holds a control character", "forbidden_character") for place in places]
+        )
+
+
+def _texts(value: Any, place: tuple[int | str, ...]) -> Iterator[tuple[tuple[int | str, ...], str]]:
+    if isinstance(value, str):
+        yield place, value
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield (*place, name), name
+            yield from _texts(item, (*place, name))
+    elif isinstance(value, list):
+        for position, item in enumerate(value):
+            yield from _texts(item, (*place, position))

@@ -1,0 +1,180 @@
+"""The promotion ledger: which bundle is served, since when, by whom and on what evidence."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import rfc8785
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+
+from cde_domain.clock import Clock, utc_now
+from cde_domain.digests import json_digest
+
+Action = Literal["promote", "rollback"]
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class LedgerError(ValueError):
+    """A ledger that was changed or damaged."""
+
+
+class LedgerConflictError(RuntimeError):
+    """Another bundle was promoted in the meantime."""
+
+
+class LedgerEntry(BaseModel):
+    """
+    One promotion or rollback.
+
+    `previous` is the bundle that was current before, `previous_entry` the digest of the line before ("" for the first).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sequence: int
+    at: str
+    portfolio: str
+    action: Action
+    bundle: Digest
+    previous: Digest | None
+    evidence: str = ""
+    by: str
+    notes: tuple[str, ...] = ()
+    details: dict[str, Any] = {}
+    previous_entry: str
+
+
+class PromotionLedger:
+    """
+    An append-only file of one JSON entry a line, each carrying the SHA-256 of the one before.
+
+    The chain is taken over each line's JSON value as stored, so a field added to the entry later leaves old lines
+    valid.
+    A last line without its newline was cut off by a crash before `append` returned: nobody was told that it holds, so
+    readers ignore it and the next append overwrites it.
+    """
+
+    def __init__(self, path: Path, clock: Clock = utc_now) -> None:
+        self.path = path
+        self._clock = clock
+
+    def entries(self) -> tuple[LedgerEntry, ...]:
+        """
+        All entries, oldest first.
+
+        Raises:
+            LedgerError: a line is damaged or does not follow from the one before; the message gives its number.
+        """
+        return tuple(entry for entry, _ in self._verified())
+
+    def current(self) -> LedgerEntry | None:
+        """The last entry, which names the bundle to serve; None before the first promotion."""
+        entries = self.entries()
+        return entries[-1] if entries else None
+
+    def append(
+        self,
+        *,
+        action: Action,
+        portfolio: str,
+        bundle: str,
+        expected_previous: str | None,
+        by: str,
+        evidence: str = "",
+        notes: Sequence[str] = (),
+        details: Mapping[str, Any] | None = None,
+    ) -> LedgerEntry:
+        """
+        Make `bundle` the current one if `expected_previous` (None: no bundle) still is; return when that is durable.
+
+        Raises:
+            LedgerConflictError: another bundle is current.
+            LedgerError: the ledger is damaged.
+        """
+        with self._locked():
+            chain = self._verified()
+            last = chain[-1][0] if chain else None
+            current = last.bundle if last else None
+            if current != expected_previous:
+                raise LedgerConflictError(
+                    f"expected {_short(expected_previous)} to be promoted, but {_short(current)} is"
+                )
+            entry = LedgerEntry(
+                sequence=len(chain) + 1,
+                at=self._clock().astimezone(UTC).isoformat().replace("+00:00", "Z"),
+                portfolio=portfolio,
+                action=action,
+                bundle=bundle,
+                previous=current,
+                evidence=evidence,
+                by=by,
+                notes=tuple(notes),
+                details=dict(details or {}),
+                previous_entry=chain[-1][1] if chain else "",
+            )
+            self._write(rfc8785.dumps(entry.model_dump(mode="json")) + b"\n")
+            return entry
+
+    def _verified(self) -> list[tuple[LedgerEntry, str]]:
+        """The entries with the digests of their lines."""
+        chain: list[tuple[LedgerEntry, str]] = []
+        for number, line in enumerate(self._lines(), start=1):
+            try:
+                value = json.loads(line)
+                entry = LedgerEntry.model_validate(value)
+                digest = json_digest(value)
+            except ValidationError as error:
+                fields = ", ".join(".".join(map(str, problem["loc"])) or "entry" for problem in error.errors())
+                raise LedgerError(f"{self.path.name} line {number} is no entry: {fields}") from error
+            except (ValueError, RecursionError) as error:
+                raise LedgerError(f"{self.path.name} line {number} is damaged: {error}") from error
+            if entry.sequence != number:
+                raise LedgerError(f"{self.path.name} line {number} has the sequence number {entry.sequence}")
+            if entry.previous_entry != (chain[-1][1] if chain else ""):
+                raise LedgerError(f"{self.path.name} line {number} does not follow from the line before")
+            if entry.previous != (chain[-1][0].bundle if chain else None):
+                raise LedgerError(f"{self.path.name} line {number} names another previous bundle than the line before")
+            chain.append((entry, digest))
+        return chain
+
+    def _lines(self) -> list[bytes]:
+        try:
+            content = self.path.read_bytes()
+        except FileNotFoundError:
+            return []
+        return content.split(b"\n")[:-1]  # what follows the last newline was never acknowledged
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.with_name(f"{self.path.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield  # closing the file releases the lock
+
+    def _write(self, line: bytes) -> None:
+        end = sum(len(known) + 1 for known in self._lines())
+        with os.fdopen(os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o644), "wb") as file:
+            file.truncate(end)
+            file.seek(end)
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        _sync_folder(self.path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new file's name durable, which syncing the file alone does not."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _short(bundle: str | None) -> str:
+    return bundle[:12] if bundle else "nothing"

@@ -1,0 +1,177 @@
+"""The OpenAPI document, built from the application model that is being served."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from cde_domain.release import Bundle
+from cde_serving.answers import Answer
+
+MAX_BODY = 64 * 1024
+VERSION = "3.0.3"  # the newest that the bundled Swagger UI renders
+
+_REFERENCE = "#/components/schemas/{}"
+
+_PROBLEMS = {
+    "type": "object",
+    "required": ["detail"],
+    "properties": {
+        "detail": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["field", "message", "type"],
+                "properties": {
+                    "field": {"type": "string", "example": "credit_history.score"},
+                    "message": {"type": "string"},
+                    "type": {"type": "string"},
+                },
+            },
+        }
+    },
+}
+_FAILURE = {"type": "object", "properties": {"detail": {"type": "string"}}}
+_NOT_READY = {
+    "type": "object",
+    "properties": {"status": {"type": "string"}, "run": {"type": "string"}, "problem": {"type": "string"}},
+}
+
+
+def openapi_document(bundle: Bundle | None) -> dict[str, Any]:
+    """The description of the service; without a bundle an application is any object."""
+    application, schemas = _application(bundle)
+    (answer,), components = msgspec.json.schema_components([Answer], ref_template="#/components/schemas/{name}")
+    schemas |= {name: _to_3_0(schema) for name, schema in components.items()}
+    schemas |= {"Problems": _PROBLEMS, "Failure": _FAILURE, "NotReady": _NOT_READY}
+    body: dict[str, Any] = {"schema": application}
+    if bundle:
+        body["example"] = msgspec.to_builtins(bundle.portfolio.example)
+    title = f"Credit decisions: {bundle.portfolio.title}" if bundle else "Credit decisions"
+    return {
+        "openapi": VERSION,
+        "info": {
+            "title": title,
+            "version": bundle.digest[:12] if bundle else "nothing promoted",
+            "description": bundle.portfolio.description if bundle else "Nothing is promoted yet.",
+        },
+        "paths": {
+            "/api/v1/credit/score": {
+                "post": {
+                    "operationId": "score",
+                    "summary": "Decide an application",
+                    "requestBody": {"required": True, "content": {"application/json": body}},
+                    "responses": {
+                        "200": _response("The decision, recorded before it is answered", answer),
+                        "413": _response(f"The body has more than {MAX_BODY} bytes", _named("Failure")),
+                        "415": _response("The body is not application/json", _named("Failure")),
+                        "422": _response("The body is no application; nothing was recorded", _named("Problems")),
+                        "503": _response(
+                            "Nothing is promoted yet, or the decision could not be recorded",
+                            {"anyOf": [_named("NotReady"), _named("Failure")]},
+                        ),
+                    },
+                }
+            },
+            "/api/v1/credit/decisions/{decision_id}": {
+                "get": {
+                    "operationId": "decision",
+                    "summary": "Read a recorded decision",
+                    "parameters": [
+                        {
+                            "name": "decision_id",
+                            "in": "path",
+                            "required": True,
+                            "schema": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
+                        }
+                    ],
+                    "responses": {
+                        "200": _response("The answer, byte for byte", answer),
+                        "404": _response("There is no such decision", _named("Failure")),
+                    },
+                }
+            },
+            "/health": _probe("health", "Is the process alive?", {"200": "It is"}),
+            "/ready": _probe(
+                "ready",
+                "Can it decide?",
+                {"200": "What is served", "503": "Nothing promoted, or nothing can be recorded"},
+            ),
+            "/metrics": {
+                "get": {
+                    "operationId": "metrics",
+                    "summary": "Counters for Prometheus",
+                    "responses": {
+                        "200": {"description": "Metrics", "content": {"text/plain": {"schema": {"type": "string"}}}}
+                    },
+                }
+            },
+        },
+        "components": {"schemas": schemas},
+    }
+
+
+def _application(bundle: Bundle | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    if bundle is None:
+        return {"type": "object"}, {}
+    model = bundle.portfolio.application
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    parts = schema.pop("$defs", {})
+    schemas = {name: _to_3_0(part) for name, part in {**parts, model.__name__: schema}.items()}
+    return _named(model.__name__), schemas
+
+
+def _named(schema: str) -> dict[str, str]:
+    return {"$ref": _REFERENCE.format(schema)}
+
+
+def _response(description: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": dict(schema)}}}
+
+
+def _probe(name: str, summary: str, statuses: Mapping[str, str]) -> dict[str, Any]:
+    responses = {status: _response(text, {"type": "object"}) for status, text in statuses.items()}
+    return {"get": {"operationId": name, "summary": summary, "responses": responses}}
+
+
+def _to_3_0(schema: Any) -> Any:
+    """JSON Schema 2020-12, as pydantic and msgspec write it, in the dialect of OpenAPI 3.0."""
+    if isinstance(schema, list):
+        return [_to_3_0(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    result: dict[str, Any] = {}
+    for keyword, value in schema.items():
+        result |= _keyword_in_3_0(keyword, value)
+    if "$ref" in result and len(result) > 1:
+        result["allOf"] = [{"$ref": result.pop("$ref")}]  # OpenAPI 3.0 ignores what stands beside a reference
+    return result
+
+
+def _keyword_in_3_0(keyword: str, value: Any) -> dict[str, Any]:
+    match keyword:
+        case "properties":
+            return {keyword: {name: _to_3_0(item) for name, item in value.items()}}
+        case "anyOf":
+            return _alternatives(value)
+        case "const":
+            return {"enum": [value]}
+        case "examples":
+            return {"example": value[0]}
+        case "exclusiveMinimum" | "exclusiveMaximum":
+            return {keyword.replace("exclusiveM", "m"): value, keyword: True}
+        case "unit" | "pii" | "purpose" | "source":
+            return {f"x-{keyword}": value} if value is not None else {}
+        case "default" | "example" | "enum":
+            return {keyword: value}
+        case _:
+            return {keyword: _to_3_0(value)}
+
+
+def _alternatives(options: list[Any]) -> dict[str, Any]:
+    real = [_to_3_0(option) for option in options if option != {"type": "null"}]
+    if len(real) == len(options):
+        return {"anyOf": real}
+    if len(real) == 1 and "type" in real[0]:
+        return {**real[0], "nullable": True}
+    return {"anyOf": [*real, {"type": "object", "nullable": True, "enum": [None]}]}  # `nullable` needs a type beside it

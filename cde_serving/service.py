@@ -1,0 +1,87 @@
+"""The credit decision service under BentoML: `bentoml serve cde_serving.service:CreditDecisionService`."""
+
+import asyncio
+import gc
+from pathlib import Path
+
+import bentoml
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from cde_serving.app import create_app
+from cde_serving.decision_log import DecisionLog
+from cde_serving.follower import ReleaseFollower
+from cde_serving.logs import configure_logging
+from cde_serving.metrics import Metrics
+from cde_serving.releases import ReleaseStore, store_to_serve
+from cde_serving.scorer import Scorer
+from cde_serving.settings import Settings
+
+BAKED = Path(__file__).parent.parent / "release"  # in a built bento, beside the packages
+
+
+def open_scorer(settings: Settings, baked: Path = BAKED) -> Scorer:
+    """
+    Open everything that serving needs, as the settings say.
+
+    A bento with a release built in serves that release's portfolio, whatever the settings name.
+
+    Raises:
+        PortfolioError: the settings name a portfolio by an import path that cannot be loaded.
+        LedgerError: the ledger built into the bento is damaged.
+        LogUnavailableError: the decision log cannot be opened.
+    """
+    built_in = ReleaseStore(baked).ledger.current()
+    name = built_in.portfolio if built_in else settings.portfolio_name()
+    metrics = Metrics()
+    log = DecisionLog(settings.log_url(name))
+    releases = ReleaseFollower(store_to_serve(settings.portfolio_home(name), baked), on_failure=metrics.release_failed)
+    releases.start()
+    return Scorer(releases, log, metrics, promote=_promote_command(settings.portfolio))
+
+
+def _promote_command(portfolio: str) -> str:
+    default = Settings.model_fields["portfolio"].default
+    return "make demo" if portfolio == default else f"make demo PORTFOLIO={portfolio}"
+
+
+class _AppOfWorker:
+    """Stands where BentoML wants an app at import; the real one is made when a worker starts."""
+
+    app: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
+
+
+_mounted = _AppOfWorker()
+
+
+# One worker: it holds one reference to the served bundle and one writer of the log; more processes need a supervisor.
+# BentoML's own tracing and access log cost more than a decision, and its metrics page would hide ours.
+@bentoml.service(
+    name="credit_decision",
+    workers=1,
+    traffic={"timeout": 10},
+    metrics={"enabled": False},
+    tracing={"excluded_urls": ".*", "sample_rate": 0.0},
+    logging={"access": {"enabled": False}},
+)
+@bentoml.asgi_app(_mounted, path="/")
+class CreditDecisionService:
+    """Explained, recorded credit decisions over HTTP."""
+
+    @bentoml.on_startup
+    async def open(self) -> None:
+        """Open the scorer with the settings of this moment."""
+        settings = Settings()
+        configure_logging(settings.log_level)
+        self._scorer = await asyncio.to_thread(open_scorer, settings)
+        _mounted.app = create_app(self._scorer)
+        # What is loaded now stays: full collections that walk it were the slowest answers.
+        gc.collect()
+        gc.freeze()
+
+    @bentoml.on_shutdown
+    async def close(self) -> None:
+        """Record what waits before the process ends."""
+        await asyncio.to_thread(self._scorer.close)
