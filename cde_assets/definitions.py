@@ -1,0 +1,94 @@
+"""One Dagster code location a portfolio: `personal_loan`, `german_credit`, `lending_club`, or `defs` for the chosen one."""
+
+import os
+from collections.abc import Iterable
+from types import ModuleType
+from typing import Any
+
+import dagster as dg
+
+from cde_assets import features, model, release
+from cde_assets.governance import card, reports
+from cde_assets.loan_book import loan_book_assets
+from cde_checks import features as feature_checks
+from cde_checks import governance as governance_checks
+from cde_checks import loan_book as loan_book_checks
+from cde_checks import model as model_checks
+from cde_checks import release as release_checks
+from cde_domain.portfolio import load_portfolio, shipped_portfolios
+from cde_resources.artefacts import ArtefactIOManager
+from cde_resources.bentos import BentoStore
+from cde_resources.mlflow import MlflowResource, dagster_mlflow_run, end_mlflow_on_run_finished
+from cde_resources.portfolio import PortfolioResource
+from cde_serving.settings import Settings
+
+JOB = "train_and_release"
+CHECKS = (loan_book_checks, feature_checks, model_checks, governance_checks, release_checks)
+
+
+def build_definitions(reference: str, settings: Settings) -> dg.Definitions:
+    """Everything of one portfolio: assets and checks under its name, its job, and the resources they need."""
+    _switch_telemetry_off()
+    portfolio = load_portfolio(reference)
+    loan_book_module = ModuleType("loan_book")  # its assets depend on the portfolio's sources
+    vars(loan_book_module).update(loan_book_assets(portfolio))
+    home = settings.portfolio_home(portfolio.name)
+    options = settings.source_options if reference == settings.portfolio else {}
+    registry = MlflowResource(
+        tracking_uri=settings.tracking_uri(),
+        artefacts=str(home / "mlflow"),
+        experiment=portfolio.name,
+        ui=f"http://{settings.host}:{settings.mlflow_port}",
+    )
+    return dg.Definitions(
+        assets=_under(
+            portfolio.name, dg.load_assets_from_modules([loan_book_module, features, model, reports, card, release])
+        ),
+        asset_checks=_under(portfolio.name, dg.load_asset_checks_from_modules(CHECKS)),
+        jobs=[
+            dg.define_asset_job(
+                JOB,
+                selection="*",
+                hooks={end_mlflow_on_run_finished},
+                description="From the raw loan book to the promoted, served model, every check on the way.",
+                tags={"portfolio": portfolio.name},
+            )
+        ],
+        resources={
+            "io_manager": ArtefactIOManager(folder=str(settings.home / "artefacts")),
+            "portfolio": PortfolioResource(reference=reference, state=str(settings.home), source_options=options),
+            "registry": registry,
+            "mlflow": dagster_mlflow_run(registry),
+            "bentos": BentoStore(home=str(settings.home / "bentoml")),
+        },
+        # A process a step would import everything again for each of some forty steps.
+        executor=dg.in_process_executor,
+    )
+
+
+def _under(portfolio: str, definitions: Iterable[Any]) -> list[Any]:
+    # The loaders' own `key_prefix` leaves out what a check reads besides its asset.
+    names = {key for definition in definitions for key in {*definition.keys, *definition.keys_by_input_name.values()}}
+    names |= {spec.asset_key for definition in definitions for spec in definition.check_specs}
+    renamed = {key: dg.AssetKey([portfolio, *key.path]) for key in names}
+    return [definition.with_attributes(asset_key_replacements=renamed) for definition in definitions]
+
+
+def _switch_telemetry_off() -> None:
+    for name, value in (
+        ("DAGSTER_DISABLE_TELEMETRY", "1"),
+        ("MLFLOW_DISABLE_TELEMETRY", "true"),
+        ("BENTOML_DO_NOT_TRACK", "True"),
+        ("DO_NOT_TRACK", "true"),
+    ):
+        os.environ.setdefault(name, value)
+
+
+def __getattr__(name: str) -> dg.Definitions:
+    # Each code location is one attribute of this module, and builds only its own portfolio.
+    settings = Settings()
+    if name == "defs":
+        return build_definitions(settings.portfolio, settings)
+    if name in shipped_portfolios():
+        return build_definitions(name, settings)
+    raise AttributeError(name)

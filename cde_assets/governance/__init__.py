@@ -1,0 +1,1 @@
+"""Stage governance: fairness, explanations and the card of the challenger."""

@@ -1,0 +1,101 @@
+"""The pictures in the UI and on the card."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from cde_domain.model.metrics import auc, calibration_bins
+
+Array = NDArray[np.float64]
+
+GOOD, BAD, NEUTRAL, SHADE = "#2a7f9e", "#c8553d", "#4a4a4a", "#d9d9d9"
+
+
+def _figure(width: float = 5.0, height: float = 3.6) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def roc_curve(repaid: Array, scores: Array) -> Figure:
+    """Share of good loans against share of bad loans accepted, over all cut-offs."""
+    order = np.argsort(-scores, kind="stable")
+    ends = np.flatnonzero(np.diff(scores[order], append=-np.inf))
+    good = np.concatenate([[0], np.cumsum(repaid[order])[ends] / repaid.sum()])
+    bad = np.concatenate([[0], np.cumsum(1 - repaid[order])[ends] / (1 - repaid).sum()])
+    figure, axes = _figure(4.2, 3.8)
+    axes.plot([0, 1], [0, 1], color=SHADE)
+    axes.plot(bad, good, color=GOOD)
+    axes.set(xlabel="bad loans accepted", ylabel="good loans accepted", title=f"ROC, AUC {auc(repaid, scores):.3f}")
+    return figure
+
+
+def calibration_curve(repaid: Array, scores: Array) -> Figure:
+    """Observed repayment by score, in ten bins of equally many applications."""
+    bins = calibration_bins(repaid, scores)
+    figure, axes = _figure(4.2, 3.8)
+    axes.plot([0, 1], [0, 1], color=SHADE)
+    axes.plot(bins[:, 0], bins[:, 1], marker="o", color=GOOD)
+    axes.set(xlabel="score", ylabel="observed repayment rate", title="Calibration", xlim=(0, 1), ylim=(0, 1.02))
+    return figure
+
+
+def score_histogram(scores: Array, repaid: Array, approve_at: float, review_at: float) -> Figure:
+    """The scores of good and bad loans with the two cut-offs."""
+    figure, axes = _figure()
+    axes.hist(
+        [scores[repaid == 1], scores[repaid == 0]], bins=30, stacked=True, color=[GOOD, BAD], label=["repaid", "not"]
+    )
+    for cut_off in (review_at, approve_at):
+        axes.axvline(cut_off, color=NEUTRAL, linestyle="--")
+    axes.set(xlabel="score", ylabel="applications", title="Scores and cut-offs")
+    axes.legend(frameon=False)
+    return figure
+
+
+def contribution_summary(names: Sequence[str], contributions: Array, matrix: Array, most: int = 12) -> Figure:
+    """SHAP summary: each dot an application, its place the contribution to the margin, its colour the feature's value."""
+    order = np.argsort(np.abs(contributions).mean(axis=0))[-most:]
+    random = np.random.default_rng(0)
+    rows = random.permutation(len(contributions))[:800]
+    figure, axes = _figure(6.2, 0.34 * len(order) + 1.0)
+    for place, feature in enumerate(order):
+        values = matrix[rows, feature]
+        ranks = np.where(np.isnan(values), np.nan, np.argsort(np.argsort(values)) / len(rows))
+        axes.scatter(
+            contributions[rows, feature],
+            place + random.uniform(-0.3, 0.3, len(rows)),
+            c=np.nan_to_num(ranks, nan=0.5),
+            cmap="coolwarm",
+            s=4,
+            linewidths=0,
+        )
+    axes.axvline(0, color=NEUTRAL, linewidth=0.8)
+    axes.set_yticks(range(len(order)), [names[feature] for feature in order])
+    axes.set(
+        xlabel="contribution to the log-odds of repayment (blue: low value, red: high value)",
+        title="What drives the score",
+    )
+    return figure
+
+
+def impact_ratios(groups: Sequence[dict[str, Any]], min_ratio: float) -> Figure:
+    """Approval of each group relative to its reference group, with 95 % intervals and the four-fifths line."""
+    shown = [group for group in groups if group["impact_ratio"] is not None]
+    figure, axes = _figure(6.0, 0.4 * max(len(shown), 1) + 1.1)
+    for place, group in enumerate(reversed(shown)):
+        low, high = group["interval"]
+        colour = {"fail": BAD, "pass": GOOD}.get(group["verdict"], NEUTRAL)
+        axes.barh(place, group["impact_ratio"], color=colour, alpha=0.75, height=0.6)
+        axes.plot([low, high], [place, place], color="black", linewidth=1)
+    axes.set_yticks(range(len(shown)), [f"{g['attribute']}: {g['group']} (n={g['rows']})" for g in reversed(shown)])
+    axes.axvline(min_ratio, color=BAD, linestyle="--")
+    axes.axvline(1.0, color=SHADE)
+    axes.set(
+        xlabel="approval rate relative to the reference group (grey: too few to judge)", title="Adverse impact ratio"
+    )
+    return figure

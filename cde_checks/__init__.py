@@ -1,0 +1,1 @@
+"""Statements about assets that must be true."""

@@ -1,0 +1,103 @@
+"""Statements about fairness, explanations and the card."""
+
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+
+from cde_domain.governance.fairness import Verdict
+
+ADDITIVITY = 1e-9
+MIN_REPAIR_RATE = 0.95
+
+
+@dg.asset_check(asset="fairness_report", blocking=True)
+def four_fifths_holds(fairness_report: dict[str, Any]) -> dg.AssetCheckResult:
+    """
+    No group of a gating attribute is approved at less than four fifths of the reference group's rate.
+
+    Groups too small for a verdict do not fail, and they do not pass either: they are listed as insufficient data.
+    """
+    groups = [(result["use"], group) for result in fairness_report["attributes"] for group in result["groups"]]
+    failed = [group for use, group in groups if use == "gate" and group["verdict"] == Verdict.FAIL]
+    undecided = [
+        f"{group['attribute']}={group['group']}"
+        for _, group in groups
+        if group["verdict"] in (Verdict.INSUFFICIENT_DATA, Verdict.NOT_COMPUTED)
+    ]
+    ratios = [group["impact_ratio"] for use, group in groups if use == "gate" and group["impact_ratio"] is not None]
+    said = [
+        f"{g['attribute']}={g['group']} is approved at {g['impact_ratio']:.2f} of the reference rate" for g in failed
+    ]
+    return dg.AssetCheckResult(
+        passed=not failed,
+        description="; ".join(said) or (f"insufficient data: {', '.join(undecided)}" if undecided else None),
+        metadata={
+            "limit": fairness_report["min_ratio"],
+            "failed_groups": len(failed),
+            "insufficient_data": ", ".join(undecided) or "none",
+            **({"smallest_gated_ratio": min(ratios)} if ratios else {}),
+        },
+    )
+
+
+@dg.asset_check(asset="explanation_report", blocking=True)
+def reasons_are_complete_and_faithful(explanation_report: dict[str, Any]) -> dg.AssetCheckResult:
+    """Contributions add up to the margin, every rejection has one to four catalogued reasons, and mending them helps."""
+    facts = explanation_report
+    problems = []
+    if facts["additivity_error"] > ADDITIVITY:
+        problems.append(f"contributions miss the margin by {facts['additivity_error']:.1e}")
+    for name, what in (
+        ("rejected_with_one_to_four_reasons", "without one to four reasons"),
+        ("rejected_with_catalogued_reasons", "with a reason outside the catalogue"),
+    ):
+        if facts[name] != facts["rejected"]:
+            problems.append(f"{facts['rejected'] - facts[name]} rejections {what}")
+    if facts["repair_rate"] is not None and facts["repair_rate"] < MIN_REPAIR_RATE:
+        problems.append(f"mending the reasons helps only {facts['repair_rate']:.0%} of the rejected")
+    metadata = {"additivity_error": facts["additivity_error"], "rejected": facts["rejected"]}
+    if facts["repair_rate"] is not None:
+        metadata["repair_rate"] = facts["repair_rate"]
+    return dg.AssetCheckResult(passed=not problems, description="; ".join(problems) or None, metadata=metadata)
+
+
+@dg.asset_check(
+    asset="model_card",
+    blocking=True,
+    additional_ins={
+        name: dg.AssetIn() for name in ("evaluation", "fairness_report", "explanation_report", "loan_book")
+    },
+)
+def card_agrees_with_the_evidence(
+    model_card: dict[str, Any],
+    evaluation: dict[str, Any],
+    fairness_report: dict[str, Any],
+    explanation_report: dict[str, Any],
+    loan_book: pd.DataFrame,
+) -> dg.AssetCheckResult:
+    """The card speaks of the model that the reports are about, and its numbers stand in them."""
+    reports = {"evaluation": evaluation, "fairness_report": fairness_report, "explanation_report": explanation_report}
+    problems = [
+        f"{name} is about another model"
+        for name, report in reports.items()
+        if report["model_digest"] != model_card["model_digest"]
+    ]
+    expected = [f"{evaluation[part][measure]:.4f}" for part in ("holdout", "cross_validation") for measure in _MEASURES]
+    for attribute in fairness_report["attributes"]:
+        expected += [
+            f"{group['impact_ratio']:.4f}" for group in attribute["groups"] if group["impact_ratio"] is not None
+        ]
+    expected += [f"{value:.4f}" for value in explanation_report["importance"].values()]
+    expected.append(f"{len(loan_book)} applications")
+    absent = [text for text in expected if text not in model_card["markdown"]]
+    if absent:
+        problems.append(f"the card lacks {', '.join(absent[:5])}")
+    return dg.AssetCheckResult(
+        passed=not problems,
+        description="; ".join(problems) or None,
+        metadata={"numbers": len(expected), "absent": len(absent)},
+    )
+
+
+_MEASURES = ("gini", "ks", "brier", "log_loss", "calibration_error")

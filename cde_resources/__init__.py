@@ -1,0 +1,1 @@
+"""Doors to the outside world as Dagster resources: thin typed shells that hand over plain objects."""

@@ -1,0 +1,88 @@
+"""MLflow: the tracked training run through dagster-mlflow, and the model registry.
+
+MLflow takes six seconds to import, so everything here imports it when it is first used: a code location must load fast.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.decorators.hook_decorator import event_list_hook
+
+
+class MlflowResource(dg.ConfigurableResource):
+    """The tracking server and registry of one portfolio's models; `ui` is where people see it."""
+
+    tracking_uri: str
+    artefacts: str
+    experiment: str
+    ui: str
+
+    def client(self) -> Any:
+        """An `mlflow.MlflowClient` for tracking and registry."""
+        from mlflow import MlflowClient
+
+        return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
+
+    def run_url(self, run_id: str) -> str:
+        """The page of a run."""
+        return f"{self.ui}/#/experiments/{self.client().get_run(run_id).info.experiment_id}/runs/{run_id}"
+
+    def create_experiment(self) -> None:
+        """Create the experiment where it does not exist; its artefacts would otherwise land in the working directory."""
+        from mlflow.exceptions import MlflowException
+
+        client = self.client()
+        if client.get_experiment_by_name(self.experiment) is None:
+            Path(self.artefacts).mkdir(parents=True, exist_ok=True)
+            try:
+                client.create_experiment(self.experiment, artifact_location=Path(self.artefacts).absolute().as_uri())
+            except MlflowException:
+                if client.get_experiment_by_name(self.experiment) is None:  # not somebody else's creation meanwhile
+                    raise
+
+    def set_alias(self, alias: str, version: str) -> None:
+        """Point an alias of the registered model (named as the experiment) to a version."""
+        self.client().set_registered_model_alias(self.experiment, alias, version)
+
+
+def dagster_mlflow_run(registry: MlflowResource) -> dg.ResourceDefinition:
+    """The dagster-mlflow resource: one MLflow run for one Dagster run, in the registry's experiment."""
+
+    @dg.resource(config_schema={"experiment_name": str, "mlflow_tracking_uri": str})
+    def mlflow_run(context: dg.InitResourceContext) -> Iterator[Any]:
+        from dagster_mlflow import mlflow_tracking
+
+        registry.create_experiment()
+        yield from mlflow_tracking.resource_fn(context)
+
+    return mlflow_run.configured({"experiment_name": registry.experiment, "mlflow_tracking_uri": registry.tracking_uri})
+
+
+@event_list_hook(name="end_mlflow_on_run_finished", required_resource_keys={"mlflow"})
+def end_mlflow_on_run_finished(context: dg.HookContext, event_list: Any) -> Any:
+    """The dagster-mlflow hook: ends the MLflow run with the status of the Dagster run."""
+    from dagster_mlflow import end_mlflow_on_run_finished as hook
+
+    return hook.hook_fn(context, event_list)
+
+
+@contextmanager
+def training_run(context: dg.AssetExecutionContext, mlflow: Any) -> Iterator[Any]:
+    """
+    The MLflow run of this Dagster run, from the dagster-mlflow resource.
+
+    In a job the hook ends it. Materialised from the UI there is no hook, and the run is ended here, as failed if the
+    body raises.
+    """
+    hooked = bool(context.job_def.hook_defs)
+    try:
+        yield mlflow
+    except BaseException:
+        if not hooked:
+            mlflow.end_run(status="FAILED")
+        raise
+    if not hooked:
+        mlflow.end_run()

@@ -1,0 +1,63 @@
+"""The portfolio of a code location, and where its state lives."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from cde_domain.model.scoring_model import ScoringModel, model_digest
+from cde_domain.portfolio import Portfolio, load_portfolio
+
+
+@cache
+def _loaded(reference: str) -> Portfolio:
+    return load_portfolio(reference)
+
+
+class PortfolioResource(dg.ConfigurableResource):
+    """
+    A portfolio by reference (`german_credit`, `my_bank.car_loans:PORTFOLIO`), its home folder and its source options.
+
+    The options say where raw rows come from, for instance `{"path": "loans.csv"}` or `{"rows": 60000, "seed": 3}`.
+    """
+
+    reference: str
+    state: str
+    source_options: dict[str, Any] = {}
+
+    def load(self) -> Portfolio:
+        """The portfolio."""
+        return _loaded(self.reference)
+
+    def options(self) -> Any:
+        """
+        The portfolio's validated source options.
+
+        Raises:
+            pydantic.ValidationError: an option is unknown or of the wrong type.
+        """
+        return self.load().options.model_validate(self.source_options)
+
+    @property
+    def home(self) -> Path:
+        """The folder with everything that this portfolio has made."""
+        return Path(self.state) / self.load().name
+
+    @property
+    def models(self) -> Path:
+        """The folder of all models, each in a folder named by its digest."""
+        return self.home / "models"
+
+    def scoring_model(self, digest: str) -> ScoringModel:
+        """
+        Load a model after verifying its files.
+
+        Raises:
+            dagster.Failure: the files are not those that the digest names.
+        """
+        folder = self.models / digest / "served"
+        actual = model_digest(folder)
+        if actual != digest:
+            raise dg.Failure(f"the files of model {digest[:12]} have the digest {actual[:12]}", allow_retries=False)
+        return ScoringModel.load(folder)
