@@ -6,15 +6,21 @@ from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Run the credit decision engine and ask it questions.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Run the credit decision engine and ask it questions."
+)
 
 PortfolioArgument = Annotated[
     str | None,
-    typer.Argument(help="personal_loan, german_credit, lending_club, or an import path like my_bank.car_loans:PORTFOLIO"),
+    typer.Argument(
+        help="personal_loan, german_credit, lending_club, or an import path like my_bank.car_loans:PORTFOLIO"
+    ),
 ]
 OptionsOption = Annotated[
     list[str] | None,
-    typer.Option("--option", help="NAME=VALUE, an option of the portfolio's sources, e.g. rows=60000 or path=loans.csv"),
+    typer.Option(
+        "--option", help="NAME=VALUE, an option of the portfolio's sources, e.g. rows=60000 or path=loans.csv"
+    ),
 ]
 
 

@@ -1,4 +1,4 @@
-"""One Dagster code location a portfolio: `personal_loan`, `german_credit`, `lending_club`, or `defs` for the chosen one."""
+"""One Dagster code location a portfolio: an attribute for each shipped one, and `defs` for the chosen one."""
 
 import os
 from collections.abc import Iterable

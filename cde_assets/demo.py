@@ -46,7 +46,9 @@ def run_demo(settings: Settings) -> int:
     target.write_text(json.dumps(decision, indent=2) + "\n", encoding="utf-8")
     console.print_json(data=decision)
     console.print(f"[bold]{decision['decision']}[/bold] at a score of {decision['score']}, written to {target}")
-    console.print(f"done in {time.monotonic() - started:.0f} s. Look around with: make up PORTFOLIO={settings.portfolio}")
+    console.print(
+        f"done in {time.monotonic() - started:.0f} s. Look around with: make up PORTFOLIO={settings.portfolio}"
+    )
     return 0
 
 
@@ -95,7 +97,9 @@ class Narrator:
 
     def explain_failure(self, settings: Settings) -> None:
         """Say what stopped the run and what to do."""
-        self._console.print("\n[bold red]No model was promoted.[/bold red] The champion, if there is one, stays as it was.")
+        self._console.print(
+            "\n[bold red]No model was promoted.[/bold red] The champion, if there is one, stays as it was."
+        )
         for failure in self._failures:
             self._console.print(failure, style="red", markup=False)
         self._console.print(
@@ -110,7 +114,9 @@ class Narrator:
         ]
         name = materialization.asset_key.path[-1]
         seconds = time.monotonic() - self._began
-        self._console.print(f"  [bold]{name:<24}[/bold] {', '.join(numbers[:SHOWN_NUMBERS])} [dim]{seconds:.1f} s[/dim]")
+        self._console.print(
+            f"  [bold]{name:<24}[/bold] {', '.join(numbers[:SHOWN_NUMBERS])} [dim]{seconds:.1f} s[/dim]"
+        )
 
     def _checked(self, check: Any) -> None:
         mark = "[green]passed[/green]" if check.passed else "[bold red]failed[/bold red]"
@@ -146,7 +152,11 @@ def _headline(evidence: dict[str, Any]) -> Table:
     evaluation = evidence["evaluation"]
     folds, holdout = evaluation["cross_validation"], evaluation["holdout"]
     table = Table(title="How good the promoted model is", title_justify="left")
-    for column in ("", f"{folds['folds']}-fold cross-validation, n={folds['rows']:,}", f"hold-out, n={holdout['rows']:,}"):
+    for column in (
+        "",
+        f"{folds['folds']}-fold cross-validation, n={folds['rows']:,}",
+        f"hold-out, n={holdout['rows']:,}",
+    ):
         table.add_column(column)
     table.add_row("AUC", f"{folds['auc_mean']:.3f} ± {folds['auc_sd']:.3f}", f"{holdout['auc']:.3f}")
     for name in ("brier", "calibration_error", "ks"):

@@ -49,7 +49,7 @@ def feature_table(
             group_name=GROUP,
             owners=OWNERS,
             kinds={"pandas", "parquet"},
-            description="The applications to judge by: the latest fifth where dated, a random fifth by customer otherwise.",
+            description="The applications to judge by: the latest fifth where dated, otherwise a random fifth.",
         ),
     }
 )

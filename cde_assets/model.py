@@ -35,7 +35,7 @@ def labels_of(rows: pd.DataFrame) -> np.ndarray:
 def out_of_fold_scores(
     context: dg.AssetExecutionContext, portfolio: PortfolioResource, feature_table: pd.DataFrame
 ) -> pd.DataFrame:
-    """Every labelled application scored by a model that saw neither it nor its customer: the honest view of the whole book."""
+    """Every labelled application scored by a model that saw neither it nor its customer."""
     from cde_domain.training.boosting import BoostingSettings
     from cde_domain.training.challenger import cross_fitted_scores, folds_of, out_of_fold_margins
 
@@ -67,7 +67,7 @@ def challenger_model(
     mlflow: dg.ResourceParam[Any],
     training_set: pd.DataFrame,
 ) -> dict[str, Any]:
-    """Monotone XGBoost, calibrated on out-of-fold margins and compiled to the arrays that are gated, signed and served."""
+    """Monotone XGBoost, calibrated on out-of-fold margins and compiled to the arrays that are gated and served."""
     import xgboost
     from mlflow.xgboost import log_model
 
@@ -78,7 +78,7 @@ def challenger_model(
     settings = BoostingSettings(**lending.boosting)
     policy = Policy.read(lending.policy_file)
     data_digest = recorded_digest(context.instance, dg.AssetKey([*context.asset_key.path[:-1], "training_set"]))
-    provenance = {
+    provenance: dict[str, Any] = {
         "portfolio": lending.name,
         "training_set_sha256": data_digest,
         "training_rows": len(training_set),
@@ -156,7 +156,7 @@ def evaluation(
     out_of_fold_scores: pd.DataFrame,
     loan_book: pd.DataFrame,
 ) -> dict[str, Any]:
-    """How well the challenger ranks and estimates repayment: on the hold-out, across folds, and against the champion."""
+    """How well the challenger ranks and estimates repayment: held out, across folds, and against the champion."""
     lending = portfolio.load()
     policy = Policy.read(lending.policy_file)
     model = portfolio.scoring_model(challenger_model["digest"])

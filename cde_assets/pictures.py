@@ -58,7 +58,7 @@ def score_histogram(scores: Array, repaid: Array, approve_at: float, review_at: 
 
 
 def contribution_summary(names: Sequence[str], contributions: Array, matrix: Array, most: int = 12) -> Figure:
-    """SHAP summary: each dot an application, its place the contribution to the margin, its colour the feature's value."""
+    """SHAP summary: each dot an application, placed by the contribution and coloured by the feature's value."""
     order = np.argsort(np.abs(contributions).mean(axis=0))[-most:]
     random = np.random.default_rng(0)
     rows = random.permutation(len(contributions))[:800]

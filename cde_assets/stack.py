@@ -38,7 +38,17 @@ def program(name: str) -> str:
 def scoring_server(settings: Settings, what: str, port: int) -> Server:
     """The scoring service under BentoML: `what` is a bento's tag or the service in this source tree."""
     host = settings.host
-    command = [program("bentoml"), "serve", what, "--host", host, "--port", str(port), "--timeout-graceful-shutdown", "20"]
+    command = [
+        program("bentoml"),
+        "serve",
+        what,
+        "--host",
+        host,
+        "--port",
+        str(port),
+        "--timeout-graceful-shutdown",
+        "20",
+    ]
     return Server(
         name="scoring service",
         command=command,
@@ -80,7 +90,11 @@ def run_stack(settings: Settings) -> int:
     """Run everything until Ctrl-C or SIGTERM; exit status 1 if a server does not start or stay."""
     console = Console()
     prepare_home(settings)
-    ports = {"CDE_PORT": settings.port, "CDE_MLFLOW_PORT": settings.mlflow_port, "CDE_DAGSTER_PORT": settings.dagster_port}
+    ports = {
+        "CDE_PORT": settings.port,
+        "CDE_MLFLOW_PORT": settings.mlflow_port,
+        "CDE_DAGSTER_PORT": settings.dagster_port,
+    }
     for name, port in ports.items():
         if is_taken(settings.host, port):
             console.print(f"Port {port} is taken. Choose another: {name}={port + 10} make up", style="bold red")
@@ -133,7 +147,8 @@ def serve_promoted(settings: Settings, port: int) -> int:
     tag = promoted_bento(settings)
     if tag is None:
         Console(stderr=True).print(
-            f"Nothing is promoted for {settings.portfolio} yet. Run: make demo PORTFOLIO={settings.portfolio}", style="red"
+            f"Nothing is promoted for {settings.portfolio} yet. Run: make demo PORTFOLIO={settings.portfolio}",
+            style="red",
         )
         return 1
     server = scoring_server(settings, tag, port)

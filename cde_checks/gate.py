@@ -97,11 +97,11 @@ def _check_refusal(instance: dg.DagsterInstance, key: dg.AssetKey, check: str, s
     subject = f"{key.path[-1]}/{check}"
     history = instance.event_log_storage.get_asset_check_execution_history(dg.AssetCheckKey(key, check), limit=100)
     for record in history:  # latest first
-        evaluation = (
-            record.event.dagster_event.event_specific_data if record.event and record.event.dagster_event else None
-        )
-        target = getattr(evaluation, "target_materialization_data", None)
-        if target is None or target.storage_id != storage_id:
+        event = record.event.dagster_event if record.event else None
+        evaluation = event.event_specific_data if event else None
+        if not isinstance(evaluation, dg.AssetCheckEvaluation) or evaluation.target_materialization_data is None:
+            continue
+        if evaluation.target_materialization_data.storage_id != storage_id:
             continue
         if record.status.value == "SUCCEEDED":
             return []

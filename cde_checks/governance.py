@@ -43,7 +43,7 @@ def four_fifths_holds(fairness_report: dict[str, Any]) -> dg.AssetCheckResult:
 
 @dg.asset_check(asset="explanation_report", blocking=True)
 def reasons_are_complete_and_faithful(explanation_report: dict[str, Any]) -> dg.AssetCheckResult:
-    """Contributions add up to the margin, every rejection has one to four catalogued reasons, and mending them helps."""
+    """Contributions add up, every rejection has one to four catalogued reasons, and mending them helps."""
     facts = explanation_report
     problems = []
     if facts["additivity_error"] > ADDITIVITY:

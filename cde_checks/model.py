@@ -37,7 +37,7 @@ def discriminates(portfolio: PortfolioResource, evaluation: dict[str, Any]) -> d
 
 @dg.asset_check(asset="evaluation", blocking=True)
 def is_calibrated(portfolio: PortfolioResource, evaluation: dict[str, Any]) -> dg.AssetCheckResult:
-    """Scores mean what they say: the calibration error is within the limit, or within what chance does to true probabilities."""
+    """Scores mean what they say: the calibration error is within the limit, or within what chance alone does."""
     basis, measured = _basis(evaluation)
     limit = portfolio.load().thresholds.max_calibration_error
     error, chance = measured["calibration_error"], measured["calibration_error_by_chance"]

@@ -56,7 +56,7 @@ def field(
 
     `constraints` are pydantic's: `ge`, `le`, `default`, `max_length`, ... A field without `default` is required.
     """
-    extra = {"unit": unit, "pii": pii, "purpose": purpose, "source": source}
+    extra: dict[str, Any] = {"unit": unit, "pii": pii, "purpose": purpose, "source": source}
     return Field(description=description, json_schema_extra=extra, **constraints)
 
 
@@ -146,7 +146,7 @@ def _column(path: str, annotation: Any, info: FieldInfo, *, required: bool) -> C
 
 
 def request_of(row: Mapping[str, Any], columns: tuple[ColumnSpec, ...]) -> dict[str, Any]:
-    """The request body that a row of the loan book (by dotted column name) corresponds to; missing values are left out."""
+    """The request body that a row of the loan book (by dotted column name) stands for, missing values left out."""
     request: dict[str, Any] = {}
     for column in columns:
         value = _json_value(row.get(column.name), column)

@@ -187,7 +187,7 @@ def _schema_column(spec: ColumnSpec) -> pa.Column:
 def validate(
     portfolio: Portfolio, book: pd.DataFrame, skip: Set[str] = frozenset()
 ) -> tuple[pd.DataFrame, list[Problem]]:
-    """Validate a loan book by the portfolio's schema, columns in `skip` aside: the book in its types, and the problems."""
+    """Validate a loan book, columns in `skip` aside; return it in its declared types, and the problems."""
     schema = schema_of(portfolio)
     schema = schema.remove_columns([name for name in skip if name in schema.columns])
     problems: list[Problem] = []

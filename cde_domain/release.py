@@ -44,7 +44,8 @@ def write_bundle(bundles: Path, reference: str, portfolio: Portfolio, model_fold
     """
     Write the bundle of a model into `bundles/<digest>` and return that folder.
 
-    The same content gives the same digest; a bundle that is there already is left as it is. It appears whole or not at all.
+    The same content gives the same digest; a bundle that is there already is left as it is. It appears whole or not at
+    all.
     """
     bundles.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=".staging-", dir=bundles))

@@ -31,7 +31,7 @@ class MlflowResource(dg.ConfigurableResource):
         return f"{self.ui}/#/experiments/{self.client().get_run(run_id).info.experiment_id}/runs/{run_id}"
 
     def create_experiment(self) -> None:
-        """Create the experiment where it does not exist; its artefacts would otherwise land in the working directory."""
+        """Create the experiment if it is new; MLflow itself would put its artefacts into the working directory."""
         from mlflow.exceptions import MlflowException
 
         client = self.client()
@@ -56,7 +56,7 @@ def dagster_mlflow_run(registry: MlflowResource) -> dg.ResourceDefinition:
         from dagster_mlflow import mlflow_tracking
 
         registry.create_experiment()
-        yield from mlflow_tracking.resource_fn(context)
+        yield from mlflow_tracking.resource_fn(context)  # type: ignore[call-arg]  # typed as taking nothing
 
     return mlflow_run.configured({"experiment_name": registry.experiment, "mlflow_tracking_uri": registry.tracking_uri})
 

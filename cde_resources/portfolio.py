@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from pydantic import Field
 
 from cde_domain.model.scoring_model import ScoringModel, model_digest
 from cde_domain.portfolio import Portfolio, load_portfolio
@@ -24,7 +25,7 @@ class PortfolioResource(dg.ConfigurableResource):
 
     reference: str
     state: str
-    source_options: dict[str, Any] = {}
+    source_options: dict[str, Any] = Field(default_factory=dict)
 
     def load(self) -> Portfolio:
         """The portfolio."""

@@ -47,7 +47,10 @@ def render_card(
 
     template = files("cde_assets.governance").joinpath("model_card.md.jinja").read_text(encoding="utf-8")
     environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # noqa: S701  # Markdown, from our own numbers
     )
     environment.filters["number"] = _number
     environment.filters["percent"] = lambda value: "-" if value is None else f"{100 * value:.1f} %"

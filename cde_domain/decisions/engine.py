@@ -45,7 +45,7 @@ class Decision:
     """
     A decision with its explanation.
 
-    `contributions` are in margin space (log-odds of repayment before calibration); positive ones speak for the applicant.
+    `contributions` are in margin space (log-odds before calibration); positive ones speak for the applicant.
     `detail` names the rule or the features behind a rule's or fallback's decision.
     """
 

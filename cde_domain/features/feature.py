@@ -37,7 +37,7 @@ class Feature:
 
 
 def feature_matrix(features: tuple[Feature, ...], columns: Columns) -> Array:
-    """The features of every row, float64 of shape (rows, features), in the portfolio's order; infinite counts as unknown."""
+    """The features of every row, float64 of shape (rows, features); what is infinite counts as unknown."""
     matrix = np.empty((columns.rows, len(features)))
     for position, feature in enumerate(features):
         matrix[:, position] = feature.compute(columns)

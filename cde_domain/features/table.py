@@ -115,7 +115,7 @@ def features_that_give_away(
     Numeric features are judged by the best cut (balanced accuracy of one group against the rest), categorical ones by
     their categories' majorities. A copy, a recoding or a reversal of the attribute all score 1.
     """
-    found = {}
+    found: dict[tuple[str, str], float] = {}
     for column in [name for name in book if name.startswith(PROTECTED_PREFIX)]:
         groups = book[column].reset_index(drop=True)
         for feature in features:

@@ -118,7 +118,10 @@ def _group_result(
     rows = int(member.sum())
     if rows < MIN_REPORTED:
         return GroupResult(attribute, group, rows, Verdict.NOT_COMPUTED)
-    rates = {"approval_rate": float(approved[member].mean()), "review_rate": float(reviewed[member].mean())}
+    rates: dict[str, Any] = {
+        "approval_rate": float(approved[member].mean()),
+        "review_rate": float(reviewed[member].mean()),
+    }
     if group == reference:
         return GroupResult(attribute, group, rows, Verdict.REFERENCE, **rates)
     yes, all_yes = int(approved[member].sum()), int(approved[members[reference]].sum())

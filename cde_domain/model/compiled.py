@@ -59,7 +59,7 @@ class CompiledTrees:
         return _margins(np.ascontiguousarray(matrix), *self._routing())
 
     def explain(self, matrix: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Margins of shape (rows,) and contributions of shape (rows, features); `base` plus a row's contributions is its margin."""
+        """Margins of shape (rows,), and contributions of shape (rows, features) that add up to them from `base`."""
         return _explain(
             np.ascontiguousarray(matrix),
             self.bias[0],
@@ -217,7 +217,7 @@ def compile_trees(ensemble: TreeEnsemble) -> CompiledTrees:
         leaves = _leaf_slots(tree, number)
         inner = np.flatnonzero(tree.left != LEAF)
         first_node, first_leaf = len(arrays["node_feature"]), len(arrays["leaf_value"])
-        position = {node: first_node + i for i, node in enumerate(inner)}
+        position = {int(node): first_node + i for i, node in enumerate(inner)}
         position |= {leaf: -1 - (first_leaf + i) for i, leaf in enumerate(leaves)}
         arrays["node_start"].append(first_node)
         arrays["leaf_start"].append(first_leaf)
@@ -228,8 +228,8 @@ def compile_trees(ensemble: TreeEnsemble) -> CompiledTrees:
             arrays["node_categorical"].append(tree.categorical[node])
             arrays["node_left_categories"].append(tree.left_categories[node])
             arrays["node_missing_left"].append(tree.missing_left[node])
-            arrays["node_left"].append(position[tree.left[node]])
-            arrays["node_right"].append(position[tree.right[node]])
+            arrays["node_left"].append(position[int(tree.left[node])])
+            arrays["node_right"].append(position[int(tree.right[node])])
         for leaf, slots in leaves.items():
             value = float(tree.value[leaf])
             arrays["leaf_value"].append(value)
@@ -258,7 +258,7 @@ def _dtype(annotation: object) -> type[np.generic]:
 
 
 def _leaf_slots(tree: Tree, number: int) -> dict[int, list[_Slot]]:
-    bit = {node: i for i, node in enumerate(np.flatnonzero(tree.left != LEAF))}
+    bit = {int(node): i for i, node in enumerate(np.flatnonzero(tree.left != LEAF))}
     leaves: dict[int, list[_Slot]] = {}
     pending: list[tuple[int, list[tuple[int, bool]]]] = [(0, [])]
     while pending:

@@ -52,7 +52,7 @@ def calibration_error(repaid: Array, scores: Array, bins: int = 10) -> float:
 
 
 def calibration_error_by_chance(scores: Array, *, draws: int = 500, seed: int = 0) -> float:
-    """The 95 % quantile of the calibration error that perfectly calibrated scores of this number and spread show by chance."""
+    """The calibration error that perfectly calibrated scores like these exceed in one of twenty samples."""
     random = np.random.default_rng(seed)
     errors = [calibration_error((random.random(len(scores)) < scores).astype(np.float64), scores) for _ in range(draws)]
     return float(np.quantile(errors, 0.95))

@@ -12,7 +12,7 @@ GRID = 25
 def monotone_violations(
     trees: CompiledTrees, features: tuple[Feature, ...], matrix: NDArray[np.float64], *, rows: int = 200, seed: int = 0
 ) -> dict[str, int]:
-    """For each feature with a direction: on how many sampled rows the margin moves against it along the feature's grid."""
+    """For each feature with a direction: on how many sampled rows the margin moves against it along a grid."""
     sample = matrix[np.random.default_rng(seed).permutation(len(matrix))[:rows]]
     violations = {}
     for position, feature in enumerate(features):

@@ -108,7 +108,7 @@ def fit_scoring_model(
         calibrator=calibrator,
         feature_names=tuple(feature.name for feature in features),
         ranges=tuple(_range(matrix[:, position]) for position in range(len(features))),
-        unknown_seen=tuple(np.isnan(matrix).any(axis=0).tolist()),
+        unknown_seen=tuple(bool(np.isnan(values).any()) for values in matrix.T),
         reason_baseline=tuple(baseline.tolist()),
         feature_references=tuple(asdict(PsiReference.of(values)) for values in matrix.T),
         provenance=provenance,
