@@ -1,0 +1,32 @@
+"""Every test runs on state of its own, with telemetry off and no settings of the person who runs it."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+for _name in [name for name in os.environ if name.startswith("CDE_")]:
+    del os.environ[_name]
+os.environ.update(
+    DAGSTER_DISABLE_TELEMETRY="1", MLFLOW_DISABLE_TELEMETRY="true", BENTOML_DO_NOT_TRACK="True", DO_NOT_TRACK="true"
+)
+
+from tests.lender import Lender, run_cde  # noqa: E402  # settings are read from the environment when these are imported
+
+
+@pytest.fixture(scope="session")
+def german_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home in which `cde demo german_credit` has promoted a model."""
+    home = tmp_path_factory.mktemp("german")
+    done = run_cde(home, "demo", "german_credit")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (home / "demo" / "printed.txt").write_text(done.stdout, encoding="utf-8")
+    return home
+
+
+@pytest.fixture
+def german(german_home: Path) -> Iterator[Lender]:
+    """The lender of that home, to run assets in this process."""
+    with Lender(german_home, "german_credit") as lender:
+        yield lender
