@@ -106,12 +106,10 @@ def explanation_report(
     _, contributions = model.trees.explain(matrix)
     context.add_output_metadata(
         {
-            "strongest": next(iter(facts["importance"])),
+            "strongest": facts["importance"][0]["feature"],
             "additivity_error": facts["additivity_error"],
             "rejected": facts["rejected"],
-            "importance": table(
-                [{"feature": name, "mean |SHAP|": value} for name, value in facts["importance"].items()]
-            ),
+            "importance": table(facts["importance"]),
             "summary": picture(
                 pictures.contribution_summary(model.feature_names, contributions, matrix), "SHAP summary"
             ),

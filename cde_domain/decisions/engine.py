@@ -98,14 +98,14 @@ class DecisionEngine:
         margins, contributions = self.model.trees.explain(matrix)
         score = float(self.model.calibrator.scores(margins)[0])
         values = self._named_values(matrix[0])
-        harmful = list(self._harmful(contributions[0]))
-        decision, decided_by, codes, detail = self._answer(score, values, matrix[0], harmful)
+        reasons = list(self._reasons(contributions[0], matrix[0]))
+        decision, decided_by, codes, detail = self._answer(score, values, matrix[0], reasons)
         return Decision(
             decision=decision,
             score=score if np.isfinite(score) else None,
             decided_by=decided_by,
             reason_codes=codes,
-            risk_factors=tuple(self.portfolio.features[position].reason for position in harmful[:MAX_RISK_FACTORS]),
+            risk_factors=tuple(text for _, text in reasons[:MAX_RISK_FACTORS]),
             base=self.model.base,
             contributions=dict(zip(self.model.feature_names, contributions[0].tolist(), strict=True)),
             features=values,
@@ -113,7 +113,7 @@ class DecisionEngine:
         )
 
     def _answer(
-        self, score: float, values: Mapping[str, Any], row: Array, harmful: list[int]
+        self, score: float, values: Mapping[str, Any], row: Array, reasons: list[tuple[str, str]]
     ) -> tuple[Outcome, DecidedBy, tuple[str, ...], str | None]:
         if match := self.policy.matching_rule(values):
             rule, known = match
@@ -129,13 +129,16 @@ class DecisionEngine:
         if decision is Outcome.MANUAL_REVIEW:
             codes = (Routing.SCORE_BETWEEN_CUT_OFFS,)
         elif decision is Outcome.REJECTED:
-            codes = tuple(self.portfolio.features[position].reason_code for position in harmful[:MAX_REASONS])
+            codes = tuple(code for code, _ in reasons[:MAX_REASONS])
         return decision, DecidedBy.MODEL, codes, None
 
-    def _harmful(self, contributions: Array) -> Iterator[int]:
-        """Features that lower the margin against the reason baseline, most harmful first."""
+    def _reasons(self, contributions: Array, row: Array) -> Iterator[tuple[str, str]]:
+        """Codes and texts of the features that lower the margin against the reason baseline, most harmful first."""
         shortfall = contributions - self._baseline
-        return (int(position) for position in np.argsort(shortfall, kind="stable") if shortfall[position] < 0)
+        for position in np.argsort(shortfall, kind="stable"):
+            if shortfall[position] < 0:
+                feature, known = self.portfolio.features[position], bool(row[position] == row[position])
+                yield feature.reason_code(known=known), feature.reason_text(known=known)
 
     def _named_values(self, row: Array) -> dict[str, float | str | None]:
         values: dict[str, float | str | None] = {}

@@ -19,7 +19,7 @@ class Feature:
     `compute` takes `Columns` and returns float64 of shape (rows,), NaN for unknown; it may use elementwise
     arithmetic, `np.sqrt` and the reductions of `Nested`, all of which give a row the same bits alone and in bulk
     (`np.log` and `np.exp` do not). `monotone` is the direction towards repayment: +1 if more of it can only help.
-    `reason` is what an applicant reads when it counted against them; a reason's code is the feature's name in capitals.
+    `reason` is what an applicant reads when a known value counted against them.
     """
 
     name: str
@@ -30,10 +30,13 @@ class Feature:
     monotone: Direction = 0
     categories: tuple[str, ...] = field(default=(), kw_only=True)
 
-    @property
-    def reason_code(self) -> str:
-        """The code of this feature's reason."""
-        return self.name.upper()
+    def reason_code(self, *, known: bool) -> str:
+        """The code of the reason that this feature gives: its name in capitals, and its absence a reason of its own."""
+        return self.name.upper() if known else f"{self.name.upper()}_UNKNOWN"
+
+    def reason_text(self, *, known: bool) -> str:
+        """What the applicant reads."""
+        return self.reason if known else f"Not known: {self.description[:1].lower()}{self.description[1:]}"
 
 
 def feature_matrix(features: tuple[Feature, ...], columns: Columns) -> Array:

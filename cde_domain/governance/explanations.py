@@ -27,14 +27,21 @@ def explanation_facts(engine: DecisionEngine, matrix: Array) -> dict[str, Any]:
     return {
         "rows": len(matrix),
         "additivity_error": float(np.abs(model.base + contributions.sum(axis=1) - margins).max()),
-        "importance": {model.feature_names[feature]: float(strength[feature]) for feature in order},
+        "importance": [
+            {"feature": model.feature_names[position], "mean_absolute_contribution": float(strength[position])}
+            for position in order
+        ],
         **_reason_facts(engine, matrix, margins, scores),
     }
 
 
 def _reason_facts(engine: DecisionEngine, matrix: Array, margins: Array, scores: Array) -> dict[str, Any]:
-    codes = {feature.reason_code for feature in engine.portfolio.features} | {rule.code for rule in engine.policy.rules}
-    positions = {feature.reason_code: position for position, feature in enumerate(engine.portfolio.features)}
+    positions = {
+        feature.reason_code(known=known): position
+        for position, feature in enumerate(engine.portfolio.features)
+        for known in (True, False)
+    }
+    codes = positions.keys() | {rule.code for rule in engine.policy.rules}
     example = _just_approved(scores, engine.policy.approve_at)
     adverse = complete = catalogued = repaired = by_model = 0
     for row in np.flatnonzero(scores < engine.policy.approve_at):

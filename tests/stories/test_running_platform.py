@@ -1,0 +1,61 @@
+"""`make up`: Dagster, MLflow and the scoring service run together, and stop together."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+
+from cde_assets.processes import free_port
+from tests.lender import ROOT, environment
+
+HOST = "127.0.0.1"
+
+
+def _wait(url: str, process: subprocess.Popen[bytes], seconds: float = 150) -> httpx.Response:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        assert process.poll() is None, "the platform ended"
+        try:
+            return httpx.get(url, timeout=10)
+        except httpx.TransportError:
+            time.sleep(0.5)
+    raise AssertionError(f"nothing answers at {url}")
+
+
+def test_on_a_clean_start_everything_is_up_and_ready_names_the_command_that_promotes(tmp_path: Path) -> None:
+    ports = {name: free_port(HOST) for name in ("CDE_PORT", "CDE_MLFLOW_PORT", "CDE_DAGSTER_PORT")}
+    command = [str(Path(sys.executable).parent / "cde"), "up", "german_credit"]
+    env = environment(tmp_path, **{name: str(port) for name, port in ports.items()})
+    with (tmp_path / "up.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log, start_new_session=True)
+    try:
+        ready = _wait(f"http://{HOST}:{ports['CDE_PORT']}/ready", process)
+        assert ready.status_code == 503
+        assert ready.json()["run"] == "make demo PORTFOLIO=german_credit"
+        assert _wait(f"http://{HOST}:{ports['CDE_MLFLOW_PORT']}/", process).status_code == 200
+        graphql = f"http://{HOST}:{ports['CDE_DAGSTER_PORT']}/graphql"
+        _wait(f"http://{HOST}:{ports['CDE_DAGSTER_PORT']}/server_info", process)
+        assert _locations(graphql) == {"personal_loan": "", "german_credit": "", "lending_club": ""}
+        started = psutil.Process(process.pid).children(recursive=True)
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(60) == 0
+        _, alive = psutil.wait_procs(started, timeout=20)
+        assert alive == []
+    finally:
+        if process.poll() is None:
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.kill()
+            process.kill()
+
+
+def _locations(graphql: str) -> dict[str, str]:
+    """Every code location with the message of its load error, if any."""
+    query = """{ workspaceOrError { ... on Workspace { locationEntries {
+        name locationOrLoadError { ... on PythonError { message } } } } } }"""
+    entries = httpx.post(graphql, json={"query": query}, timeout=60).json()["data"]["workspaceOrError"]["locationEntries"]
+    return {entry["name"]: (entry["locationOrLoadError"] or {}).get("message", "") for entry in entries}
