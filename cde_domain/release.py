@@ -115,6 +115,6 @@ def load_bundle(folder: Path, digest: str) -> Bundle:
         )
         policy = Policy.read(folder / "policy.yaml")
         engine = DecisionEngine(portfolio, ScoringModel.load(folder / "model"), policy)
-    except (ValueError, ImportError, AttributeError, KeyError, OSError) as error:
-        raise BundleError(f"bundle {digest[:12]}: {error}") from error
+    except Exception as error:  # the bundle runs its portfolio's code, which can fail in any way
+        raise BundleError(f"bundle {digest[:12]}: {type(error).__name__}: {error}") from error
     return Bundle(digest, folder, manifest, engine)

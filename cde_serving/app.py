@@ -59,8 +59,8 @@ def create_app(scorer: Scorer) -> ASGIApp:
     """The ASGI app over a scorer; whoever opened the scorer closes it."""
     pages = _Pages(scorer)
     routes = [
-        Route("/", pages.index),
         Route(SCORE, _Score(scorer), methods=["POST"]),
+        Route("/", pages.index),
         Route(DECISION, pages.decision),
         Route("/health", pages.health),
         Route("/ready", pages.ready),
@@ -70,12 +70,12 @@ def create_app(scorer: Scorer) -> ASGIApp:
         Route("/docs/start.js", pages.docs_script),
         Mount("/docs/assets", StaticFiles(directory=str(swagger_ui_path))),
     ]
-    handlers: Mapping[Any, Any] = {HTTPException: _http_error}
+    handlers: Mapping[Any, Any] = {HTTPException: _http_error, Exception: _internal_error}
     return _Observed(Starlette(routes=routes, exception_handlers=handlers), routes, scorer)
 
 
 class _Observed:
-    """Counts and times every request, and answers an unexpected exception with a plain 500."""
+    """Counts and times every request, and is where an unexpected exception, already answered with 500, ends."""
 
     def __init__(self, app: ASGIApp, routes: list[BaseRoute], scorer: Scorer) -> None:
         self._app = app
@@ -87,7 +87,8 @@ class _Observed:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        status = 0
+        route = self._route(scope)  # now: a mounted app changes the scope
+        status = 0  # until an answer begins; it never does (499) if the client leaves or the time limit passes
 
         async def observed_send(message: Message) -> None:
             nonlocal status
@@ -105,10 +106,8 @@ class _Observed:
                 error=type(error).__name__,
                 at=[f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
             )
-            if not status:
-                await _json(500, {"detail": "Internal error"})(scope, receive, observed_send)
         finally:
-            self._metrics.answered(self._route(scope), status, time.perf_counter() - started)
+            self._metrics.answered(route, status or 499, time.perf_counter() - started)
 
     def _route(self, scope: Scope) -> str:
         if scope["path"] == SCORE:
@@ -230,6 +229,10 @@ def _nothing_promoted(scorer: Scorer) -> dict[str, str]:
 async def _http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return _json(error.status_code, {"detail": error.detail}, error.headers)
+
+
+async def _internal_error(_: Request, __: Exception) -> Response:
+    return _json(500, {"detail": "Internal error"})
 
 
 def _json(status: int, content: Any, headers: Mapping[str, str] | None = None) -> Response:

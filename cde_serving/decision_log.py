@@ -5,7 +5,7 @@ import queue
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,9 @@ class Record:
     variant: str
     sequence: int | None = None
     recorded_at: str | None = None
+
+
+_GIVEN = tuple(field.name for field in fields(Record) if field.name not in ("sequence", "recorded_at"))
 
 
 class _Waiting:
@@ -221,8 +224,7 @@ def iso(moment: datetime) -> str:
 
 
 def _row(record: Record, recorded_at: str) -> dict[str, Any]:
-    row = asdict(record)
-    del row["sequence"]
+    row = {name: getattr(record, name) for name in _GIVEN}  # `asdict` would copy every value, at ten times the cost
     row["recorded_at"] = recorded_at
     return row
 

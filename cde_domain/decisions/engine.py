@@ -133,10 +133,13 @@ class DecisionEngine:
         return decision, DecidedBy.MODEL, codes, None
 
     def _reasons(self, contributions: Array, row: Array) -> Iterator[tuple[str, str]]:
-        """Codes and texts of the features that lower the margin against the reason baseline, most harmful first."""
+        """Codes and texts of what speaks against the applicant, what separates them most from approval first."""
         shortfall = contributions - self._baseline
+        against = (shortfall < 0) & (contributions < 0)
+        if not against.any():  # below the baseline in sum, yet in nothing below the average applicant
+            against = shortfall < 0
         for position in np.argsort(shortfall, kind="stable"):
-            if shortfall[position] < 0:
+            if against[position]:
                 feature, known = self.portfolio.features[position], bool(row[position] == row[position])
                 yield feature.reason_code(known=known), feature.reason_text(known=known)
 

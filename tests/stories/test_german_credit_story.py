@@ -74,7 +74,8 @@ def test_a_challenger_made_with_its_checks_deselected_is_not_promoted_later(germ
     ).success
     run = german.run("champion_model")
     assert not run.success
-    assert "evaluation/discriminates: was not run on what this challenger is made from" in run.failures["champion_model"]
+    said = run.failures["champion_model"]
+    assert "evaluation/discriminates: was not run on what this challenger is made from" in said
     assert german.ledger.entries() == before
 
 

@@ -1,4 +1,4 @@
-"""A worse, an unfair, an unmonotone and a leaking model, made on purpose: each is stopped by the check that names it."""
+"""Worse, unfair, unmonotone and leaking models, made on purpose: each is stopped by the check that names it."""
 
 import shutil
 import sys
@@ -11,7 +11,7 @@ from cde_domain.training import challenger
 from tests.lender import Lender, Run
 
 # Each is a portfolio of its own in a folder outside the repository, made from the real German loans.
-HEAD = '''
+HEAD = """
 import dataclasses
 import datetime
 from pathlib import Path
@@ -32,15 +32,15 @@ POLICY = Path(__file__).parent / "policy.yaml"
 def sex(book):
     return book["personal_status_and_sex"].str.split(" ").str[0]
 
-'''
-SHUFFLED = '''
+"""
+SHUFFLED = """
 def join(tables):
     book = GERMAN.join(tables)
     return book.assign(creditability=book["creditability"].sample(frac=1, random_state=1).to_numpy())
 
 PORTFOLIO = dataclasses.replace(GERMAN, name="shuffled_labels", join=join, policy_file=POLICY)
-'''
-COPIED = '''
+"""
+COPIED = """
 class WithSalutation(GERMAN.application):
     salutation: Literal["Mrs", "Mr"] = field("How the customer is addressed", purpose="letters")
 
@@ -53,8 +53,8 @@ PORTFOLIO = dataclasses.replace(
     GERMAN, name="copied_attribute", join=join, policy_file=POLICY, application=WithSalutation,
     features=(*GERMAN.features, SALUTATION),
 )
-'''
-UNFAIR = '''
+"""
+UNFAIR = """
 def district(book):
     rich = book["status_of_existing_checking_account"] == "no checking account"
     noise = np.random.default_rng(0).random(len(book)) < 0.15
@@ -64,8 +64,8 @@ PORTFOLIO = dataclasses.replace(
     GERMAN, name="unfair_districts", policy_file=POLICY,
     protected=(ProtectedAttribute("district", district, use="gate", why="a test"),),
 )
-'''
-UNMONOTONE = '''
+"""
+UNMONOTONE = """
 def reversed_direction(feature):
     return dataclasses.replace(feature, monotone=1) if feature.name == "duration" else feature
 
@@ -73,8 +73,8 @@ PORTFOLIO = dataclasses.replace(
     GERMAN, name="unmonotone_duration", policy_file=POLICY,
     features=tuple(reversed_direction(feature) for feature in GERMAN.features),
 )
-'''
-LEAKING = '''
+"""
+LEAKING = """
 class WithCollections(GERMAN.application):
     collection_letters: float = field("Letters sent", purpose="collections", ge=0, le=100)
 
@@ -87,8 +87,8 @@ PORTFOLIO = dataclasses.replace(
     GERMAN, name="leaking_letters", join=join, policy_file=POLICY, application=WithCollections,
     features=(*GERMAN.features, LETTERS),
 )
-'''
-EARLY = '''
+"""
+EARLY = """
 def join(tables):
     book = GERMAN.join(tables)
     applied = pd.Timestamp("2020-01-01") + pd.to_timedelta(np.arange(len(book)), "D")
@@ -99,7 +99,7 @@ PORTFOLIO = dataclasses.replace(
     GERMAN, name="early_outcomes", join=join, policy_file=POLICY,
     outcome=dataclasses.replace(GERMAN.outcome, matures_after_days=365),
 )
-'''
+"""
 
 
 @pytest.fixture
@@ -165,7 +165,8 @@ def test_a_model_that_moves_against_a_declared_direction_is_stopped(
 
 def test_a_feature_that_knows_the_outcome_is_found(run_portfolio: RunPortfolio) -> None:
     run, lender = run_portfolio("leaking", LEAKING)
-    _assert_stopped(run, lender, "no_single_feature_leaks_the_label", "collection_letters alone reaches an AUC of 1.000")
+    said = "collection_letters alone reaches an AUC of 1.000"
+    _assert_stopped(run, lender, "no_single_feature_leaks_the_label", said)
 
 
 def test_an_outcome_stated_before_it_can_be_known_stops_the_book(run_portfolio: RunPortfolio) -> None:

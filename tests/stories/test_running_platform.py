@@ -57,5 +57,6 @@ def _locations(graphql: str) -> dict[str, str]:
     """Every code location with the message of its load error, if any."""
     query = """{ workspaceOrError { ... on Workspace { locationEntries {
         name locationOrLoadError { ... on PythonError { message } } } } } }"""
-    entries = httpx.post(graphql, json={"query": query}, timeout=60).json()["data"]["workspaceOrError"]["locationEntries"]
+    workspace = httpx.post(graphql, json={"query": query}, timeout=60).json()["data"]["workspaceOrError"]
+    entries = workspace["locationEntries"]
     return {entry["name"]: (entry["locationOrLoadError"] or {}).get("message", "") for entry in entries}

@@ -1,0 +1,67 @@
+"""Fixtures of the serving tests: two bundles, an app in this process, and a real server."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cde_serving.app import create_app
+from cde_serving.decision_log import DecisionLog
+from cde_serving.follower import ReleaseFollower
+from cde_serving.metrics import Metrics
+from cde_serving.releases import ReleaseStore
+from cde_serving.scorer import Scorer
+from tests.serving.helpers import NOON, AppClient, Desk, Releases, Server, start_server
+from tests.support import NAME, TinyLoans, write_tiny_bundle, write_tiny_loans
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyLoans:
+    """The small portfolio, in a folder outside the repository."""
+    return write_tiny_loans(tmp_path_factory.mktemp("lender"))
+
+
+@pytest.fixture(scope="session")
+def bundles(tiny: TinyLoans, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two bundles with different models."""
+    folder = tmp_path_factory.mktemp("models")
+    return write_tiny_bundle(tiny, folder, seed=1), write_tiny_bundle(tiny, folder, seed=2)
+
+
+@pytest.fixture
+def releases(tmp_path: Path) -> Releases:
+    """An empty portfolio home."""
+    return Releases(ReleaseStore(tmp_path / "home" / NAME))
+
+
+@pytest.fixture
+def open_desk(tiny: TinyLoans, tmp_path: Path) -> Iterator[Callable[[Releases], Desk]]:
+    """Open the app over releases; everything is closed at the end of the test."""
+    with contextlib.ExitStack() as stack:
+
+        def open_one(releases: Releases) -> Desk:
+            log = DecisionLog(f"sqlite:///{tmp_path / 'decisions.sqlite'}", clock=lambda: NOON)
+            metrics = Metrics()
+            follower = ReleaseFollower(releases.store, on_failure=metrics.release_failed)
+            follower.start()
+            scorer = Scorer(follower, log, metrics, clock=lambda: NOON, promote="make demo")
+            stack.callback(scorer.close)
+            return Desk(scorer, AppClient(create_app(scorer)), dict(tiny.portfolio.example))
+
+        yield open_one
+
+
+@pytest.fixture
+def desk(open_desk: Callable[[Releases], Desk], releases: Releases, bundles: tuple[Path, Path]) -> Desk:
+    """The app with the first bundle promoted."""
+    releases.promote(bundles[0])
+    return open_desk(releases)
+
+
+@pytest.fixture(scope="session")
+def server(tiny: TinyLoans, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for the session, started with nothing promoted."""
+    server = start_server(tiny, tmp_path_factory.mktemp("server"))
+    yield server
+    server.kill()

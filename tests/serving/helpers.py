@@ -1,0 +1,178 @@
+"""What the serving tests share: an app in this process, a real server, and releases to promote into."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+from starlette.types import ASGIApp
+
+from cde_serving.releases import ReleaseStore
+from cde_serving.scorer import Scorer
+from tests.support import NAME, REFERENCE, TinyLoans
+
+ROOT = Path(__file__).parents[2]
+NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
+SCORE = "/api/v1/credit/score"
+
+
+@dataclass
+class Releases:
+    """The releases of one portfolio home, and how to promote into it."""
+
+    store: ReleaseStore
+
+    def promote(self, bundle: Path) -> str:
+        """Copy a bundle in and make it current; return its digest."""
+        target = self.store.bundles / bundle.name
+        if not target.exists():
+            shutil.copytree(bundle, target)
+        current = self.store.ledger.current()
+        entry = self.store.ledger.append(
+            action="promote",
+            portfolio=NAME,
+            bundle=bundle.name,
+            expected_previous=current.bundle if current else None,
+            by="test",
+        )
+        return entry.bundle
+
+
+@dataclass(frozen=True)
+class AppClient:
+    """Sends requests to an ASGI app in this process; an exception that escapes the app fails the test."""
+
+    app: ASGIApp
+
+    def get(self, path: str) -> httpx.Response:
+        """GET a path."""
+        return self.request("GET", path)
+
+    def post(self, path: str, **content: Any) -> httpx.Response:
+        """POST to a path, with httpx's arguments for content."""
+        return self.request("POST", path, **content)
+
+    def request(self, method: str, path: str, **content: Any) -> httpx.Response:
+        """Send one request and return its answer."""
+        return asyncio.run(self.send(method, path, **content))
+
+    async def send(self, method: str, path: str, **content: Any) -> httpx.Response:
+        """Send one request from a running event loop."""
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://desk") as client:
+            return await client.request(method, path, **content)
+
+
+@dataclass
+class Desk:
+    """A scorer and its app in this process."""
+
+    scorer: Scorer
+    client: AppClient
+    example: dict[str, Any]
+
+    def score(self, **changes: Any) -> httpx.Response:
+        """Post the example with changed fields."""
+        return self.client.post(SCORE, json={**self.example, **changes})
+
+
+@dataclass
+class Server:
+    """A `bentoml serve` process with a home of its own."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    releases: Releases
+    output: Path
+    client: httpx.Client = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
+
+    @property
+    def database(self) -> Path:
+        """The decision log's file."""
+        return self.releases.store.folder / "decisions.sqlite"
+
+    def wait_until_up(self) -> None:
+        """Wait for the first answer."""
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline and self.process.poll() is None:
+            with contextlib.suppress(httpx.TransportError):
+                self.client.get("/health")
+                return
+            time.sleep(0.2)
+        raise AssertionError(f"the server did not come up:\n{self.output.read_text()[-3000:]}")
+
+    def kill(self) -> None:
+        """End supervisor and worker at once, as a power cut would."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            supervisor = psutil.Process(self.process.pid)
+            for process in [supervisor, *supervisor.children(recursive=True)]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """Ask the server to finish, and return its exit code."""
+        self.process.terminate()
+        return self.process.wait(timeout=60)
+
+
+def free_port() -> int:
+    """A loopback port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start_server(tiny: TinyLoans, folder: Path, **environment: str) -> Server:
+    """Start the service with its home in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    output = folder / "server.log"
+    settings = {
+        "CDE_HOME": str(folder / "home"),
+        "CDE_PORTFOLIO": REFERENCE,
+        "BENTOML_HOME": str(folder / "bentoml"),
+        "BENTOML_DO_NOT_TRACK": "True",
+        "PYTHONPATH": f"{ROOT}:{tiny.folder}",
+        **environment,
+    }
+    with output.open("wb") as log:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "bentoml", "serve", "cde_serving.service:CreditDecisionService"),
+                *("--host", "127.0.0.1", "--port", str(port)),
+            ],
+            cwd=ROOT,
+            env={**os.environ, **settings},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    server = Server(process, port, Releases(ReleaseStore(folder / "home" / NAME)), output)
+    try:
+        server.wait_until_up()
+    except BaseException:
+        server.kill()
+        raise
+    return server
+
+
+def wait_for(condition: Callable[[], bool], seconds: float) -> float:
+    """Wait until a condition holds and return how long it took; fail after `seconds`."""
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() - started < seconds, f"did not happen within {seconds} s"
+        time.sleep(0.02)
+    return time.monotonic() - started

@@ -1,0 +1,184 @@
+"""Tests for `cde_serving.decision_log`."""
+
+import asyncio
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from cde_serving.decision_log import DecisionLog, LogBusyError, LogUnavailableError, Record
+from tests.serving.helpers import wait_for
+
+NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
+RECORD = Record(
+    decision_id="0" * 32,
+    applied_at="2026-03-02T11:59:59.000000Z",
+    portfolio="loans",
+    customer_id="customer-1",
+    request=b'{"customer_id":"customer-1"}',
+    features=b'{"income":null}',
+    answer=b'{"decision":"APPROVED"}',
+    decision="APPROVED",
+    score=0.91,
+    bundle="a" * 64,
+    policy_version="1",
+    variant="champion",
+)
+
+
+def numbered(number: int) -> Record:
+    """A record with an id of its own."""
+    return replace(RECORD, decision_id=f"{number:032x}")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the log's database is."""
+    return tmp_path / "loans" / "decisions.sqlite"
+
+
+@pytest.fixture
+def log(path: Path) -> Iterator[DecisionLog]:
+    """An empty log."""
+    log = DecisionLog(f"sqlite:///{path}", clock=lambda: NOON)
+    yield log
+    log.close()
+
+
+def rows(path: Path) -> int:
+    """How many decisions a stranger to the process sees."""
+    with sqlite3.connect(path) as database:
+        return int(database.execute("SELECT count(*) FROM decisions").fetchone()[0])
+
+
+def test_a_record_is_read_back_to_the_byte(log: DecisionLog) -> None:
+    """The log adds its own number and time, and changes nothing else."""
+    asyncio.run(log.record(RECORD))
+
+    assert replace(RECORD, sequence=1, recorded_at="2026-03-02T12:00:00.000000Z") == log.get(RECORD.decision_id)
+    assert log.get("f" * 32) is None
+
+
+def test_a_recorded_decision_is_visible_to_everybody(log: DecisionLog, path: Path) -> None:
+    """`record` returns after the commit, not after the insert."""
+
+    async def record_and_look() -> list[int]:
+        seen = []
+        for number in range(20):
+            await log.record(numbered(number))
+            seen.append(rows(path))
+        return seen
+
+    assert list(range(1, 21)) == asyncio.run(record_and_look())
+
+
+def test_decisions_that_wait_together_share_a_commit(log: DecisionLog, path: Path) -> None:
+    """A slow disk is asked once for all that wait, in the order they came."""
+    commits = []
+
+    async def record_all() -> None:
+        with sqlite3.connect(path, isolation_level=None) as other:
+            other.execute("BEGIN IMMEDIATE")  # holds the writer up until all the rest wait
+            first = asyncio.gather(*(log.record(numbered(number)) for number in range(100)))
+            await asyncio.sleep(0.2)
+            other.execute("ROLLBACK")
+        await first
+
+    sa.event.listen(log._writer, "commit", lambda _: commits.append(1))
+    asyncio.run(record_all())
+
+    assert log.count() == 100
+    assert len(commits) <= 2
+    with sqlite3.connect(path) as database:
+        ids = [row[0] for row in database.execute("SELECT decision_id FROM decisions ORDER BY sequence")]
+    assert [f"{number:032x}" for number in range(100)] == ids
+
+
+def test_every_commit_is_flushed_to_disk(log: DecisionLog) -> None:
+    """The writer's connection runs with a write-ahead log and full synchronisation."""
+    with log._writer.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == 2
+
+
+def test_a_database_that_cannot_flush_is_refused(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    """A log that could lose answered decisions does not open."""
+    monkeypatch.setattr("cde_serving.decision_log._configure_sqlite", lambda connection, _: None)
+
+    with pytest.raises(LogUnavailableError, match="journal_mode=delete"):
+        DecisionLog(f"sqlite:///{path}")
+
+
+def test_a_full_queue_refuses_at_once(path: Path) -> None:
+    """Decisions are not piled up without bound while the database is held up."""
+    log = DecisionLog(f"sqlite:///{path}", queue_limit=4)
+
+    async def overload() -> list[BaseException | None]:
+        with sqlite3.connect(path, isolation_level=None) as other:
+            other.execute("BEGIN IMMEDIATE")
+            waiting = asyncio.gather(*(log.record(numbered(number)) for number in range(40)), return_exceptions=True)
+            await asyncio.sleep(0.1)
+            other.execute("ROLLBACK")
+        return await waiting
+
+    results = asyncio.run(overload())
+    log.close()
+
+    assert any(isinstance(result, LogBusyError) for result in results)
+    assert rows(path) == sum(result is None for result in results)
+
+
+def test_a_failing_database_fails_the_decisions_that_wait(log: DecisionLog, path: Path) -> None:
+    """An error reaches the request, and the log works again once the database does."""
+    with sqlite3.connect(path) as database:
+        database.execute("ALTER TABLE decisions RENAME TO hidden")
+
+    with pytest.raises(LogUnavailableError):
+        asyncio.run(log.record(numbered(1)))
+    assert log.problem is not None
+
+    with sqlite3.connect(path) as database:
+        database.execute("ALTER TABLE hidden RENAME TO decisions")
+    wait_for(lambda: log.problem is None, 5)
+    asyncio.run(log.record(numbered(2)))
+
+    assert log.count() == 1
+
+
+def test_an_error_does_not_quote_the_applicant(log: DecisionLog, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither the log's problem nor the service's own log holds values of the record."""
+    asyncio.run(log.record(RECORD))
+
+    with pytest.raises(LogUnavailableError) as raised:
+        asyncio.run(log.record(RECORD))  # the same id again
+
+    told = f"{raised.value} {log.problem} {capsys.readouterr()}"
+    assert "IntegrityError" in told
+    assert "customer-1" not in told
+
+
+def test_closing_records_what_waits(path: Path) -> None:
+    """A service that is asked to stop waits for a slow disk, and loses nothing."""
+    log = DecisionLog(f"sqlite:///{path}")
+
+    async def record_and_close() -> int:
+        with sqlite3.connect(path, isolation_level=None) as other:
+            other.execute("BEGIN IMMEDIATE")
+            waiting = [asyncio.create_task(log.record(numbered(number))) for number in range(50)]
+            await asyncio.sleep(0)
+            closing = asyncio.create_task(asyncio.to_thread(log.close))
+            await asyncio.sleep(0.2)
+            assert not closing.done()
+            other.execute("ROLLBACK")
+        await closing
+        kept = rows(path)
+        await asyncio.gather(*waiting)
+        return kept
+
+    assert asyncio.run(record_and_close()) == 50
+    with pytest.raises(LogUnavailableError, match="closed"):
+        asyncio.run(log.record(RECORD))
