@@ -1,13 +1,10 @@
 # Every command sets up what it needs; `make help` lists them.
 SHELL := /bin/bash
-PORTFOLIO ?= personal_loan
-PORT ?= 8000
+PORTFOLIO ?=
+PORT ?=
 OPTIONS ?=
 PYTHON ?= python3
 
-export CDE_HOME ?= $(CURDIR)/.cde
-export DAGSTER_HOME ?= $(CDE_HOME)/dagster
-export BENTOML_HOME ?= $(CDE_HOME)/bentoml
 export DAGSTER_DISABLE_TELEMETRY = 1
 export MLFLOW_DISABLE_TELEMETRY = true
 export BENTOML_DO_NOT_TRACK = True
@@ -33,13 +30,13 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 demo: $(READY) ## loan book to printed decision; PORTFOLIO=german_credit, OPTIONS='path=loans.csv' or 'rows=60000 seed=3'
-	@$(BIN)/cde demo '$(PORTFOLIO)' $(foreach option,$(OPTIONS),--option '$(option)')
+	@$(BIN)/cde demo $(PORTFOLIO) $(foreach option,$(OPTIONS),--option '$(option)')
 
 up: $(READY) ## Dagster on 3000, MLflow on 5000, scoring on 8000, until Ctrl-C
-	@$(BIN)/cde up '$(PORTFOLIO)' $(foreach option,$(OPTIONS),--option '$(option)')
+	@$(BIN)/cde up $(PORTFOLIO) $(foreach option,$(OPTIONS),--option '$(option)')
 
 serve: $(READY) ## the promoted bento in the foreground
-	@$(BIN)/cde serve '$(PORTFOLIO)' --port $(PORT)
+	@$(BIN)/cde serve $(PORTFOLIO) $(if $(PORT),--port $(PORT))
 
 test: $(READY) ## every test of the quick set
 	@$(BIN)/python -m pytest -m 'not slow'
@@ -53,9 +50,9 @@ check: $(READY) ## format, lint, types, import contracts
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 
-lock: ## renew both lock files
-	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements.lock
-	uv pip compile --group bento --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements-bento.lock
+lock: $(READY) ## renew both lock files
+	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements.lock
+	$(BIN)/uv pip compile --group bento --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements-bento.lock
 
-clean: ## forget all state in $CDE_HOME
-	rm -rf '$(CDE_HOME)'
+clean: ## forget all state in CDE_HOME (.cde)
+	rm -rf "$${CDE_HOME:-.cde}"

@@ -28,9 +28,11 @@ def _choose(portfolio: str | None, options: list[str] | None = None) -> Any:
     """Make the choice on the command line the settings of this process and of every one it starts."""
     from pydantic import ValidationError
 
+    from cde_assets.telemetry import switch_telemetry_off
     from cde_domain.portfolio import PortfolioError, load_portfolio
     from cde_serving.settings import Settings
 
+    switch_telemetry_off()
     if portfolio:
         os.environ["CDE_PORTFOLIO"] = portfolio
     try:

@@ -1,6 +1,5 @@
 """One Dagster code location a portfolio: an attribute for each shipped one, and `defs` for the chosen one."""
 
-import os
 from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
@@ -10,6 +9,7 @@ import dagster as dg
 from cde_assets import features, model, release
 from cde_assets.governance import card, reports
 from cde_assets.loan_book import loan_book_assets
+from cde_assets.telemetry import switch_telemetry_off
 from cde_checks import features as feature_checks
 from cde_checks import governance as governance_checks
 from cde_checks import loan_book as loan_book_checks
@@ -28,7 +28,7 @@ CHECKS = (loan_book_checks, feature_checks, model_checks, governance_checks, rel
 
 def build_definitions(reference: str, settings: Settings) -> dg.Definitions:
     """Everything of one portfolio: assets and checks under its name, its job, and the resources they need."""
-    _switch_telemetry_off()
+    switch_telemetry_off()
     portfolio = load_portfolio(reference)
     loan_book_module = ModuleType("loan_book")  # its assets depend on the portfolio's sources
     vars(loan_book_module).update(loan_book_assets(portfolio))
@@ -48,7 +48,7 @@ def build_definitions(reference: str, settings: Settings) -> dg.Definitions:
         jobs=[
             dg.define_asset_job(
                 JOB,
-                selection="*",
+                selection=dg.AssetSelection.all(),
                 hooks={end_mlflow_on_run_finished},
                 description="From the raw loan book to the promoted, served model, every check on the way.",
                 tags={"portfolio": portfolio.name},
@@ -72,16 +72,6 @@ def _under(portfolio: str, definitions: Iterable[Any]) -> list[Any]:
     names |= {spec.asset_key for definition in definitions for spec in definition.check_specs}
     renamed = {key: dg.AssetKey([portfolio, *key.path]) for key in names}
     return [definition.with_attributes(asset_key_replacements=renamed) for definition in definitions]
-
-
-def _switch_telemetry_off() -> None:
-    for name, value in (
-        ("DAGSTER_DISABLE_TELEMETRY", "1"),
-        ("MLFLOW_DISABLE_TELEMETRY", "true"),
-        ("BENTOML_DO_NOT_TRACK", "True"),
-        ("DO_NOT_TRACK", "true"),
-    ):
-        os.environ.setdefault(name, value)
 
 
 def __getattr__(name: str) -> dg.Definitions:

@@ -1,5 +1,6 @@
 """The running platform: Dagster, MLflow and the scoring service."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 from rich.console import Console
 from rich.table import Table
@@ -90,37 +92,40 @@ def run_stack(settings: Settings) -> int:
     """Run everything until Ctrl-C or SIGTERM; exit status 1 if a server does not start or stay."""
     console = Console()
     prepare_home(settings)
-    ports = {
-        "CDE_PORT": settings.port,
-        "CDE_MLFLOW_PORT": settings.mlflow_port,
-        "CDE_DAGSTER_PORT": settings.dagster_port,
-    }
-    for name, port in ports.items():
-        if is_taken(settings.host, port):
-            console.print(f"Port {port} is taken. Choose another: {name}={port + 10} make up", style="bold red")
-            return 1
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    running: list[Server] = []
+    if taken := _taken_port(settings):
+        console.print(f"Port {taken[1]} is taken. Choose another: {taken[0]}={taken[1] + 10} make up", style="bold red")
+        return 1
+    for sign in (signal.SIGINT, signal.SIGTERM):  # a shell starts background jobs with SIGINT ignored
+        signal.signal(sign, signal.default_int_handler)
     try:
-        for server in servers(settings):
-            console.print(f"starting {server.name} ...")
-            running.append(server.start())
-        for server in running:
-            server.wait(START_SECONDS)
-        console.print(_addresses(settings))
-        while True:
+        with contextlib.ExitStack() as stack:
+            running = []
+            for server in servers(settings):
+                console.print(f"starting {server.name} ...")
+                running.append(stack.enter_context(server))
             for server in running:
-                server.check()
-            time.sleep(1.0)
+                server.wait(START_SECONDS)
+            console.print(_addresses(settings))
+            _watch(running)
     except ServerError as error:
         console.print(str(error), style="red", markup=False)
         return 1
     except KeyboardInterrupt:
-        console.print("stopping ...")
-        return 0
-    finally:
-        for server in reversed(running):
-            server.stop()
+        console.print("stopped")
+    return 0
+
+
+def _watch(running: list[Server]) -> NoReturn:
+    while True:
+        for server in running:
+            server.check()
+        time.sleep(1.0)
+
+
+def _taken_port(settings: Settings) -> tuple[str, int] | None:
+    ports = {"CDE_PORT": settings.port, "CDE_MLFLOW_PORT": settings.mlflow_port}
+    ports["CDE_DAGSTER_PORT"] = settings.dagster_port
+    return next(((name, port) for name, port in ports.items() if is_taken(settings.host, port)), None)
 
 
 def _addresses(settings: Settings) -> Table:

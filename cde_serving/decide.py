@@ -1,6 +1,6 @@
-"""Decide applications from standard input with the release in a folder: `python -m cde_serving.decide FOLDER < lines`.
+"""Decide applications with the release in a folder: `python -m cde_serving.decide FOLDER < lines`.
 
-Each line in is `{"application": {...}, "applied_at": "2026-01-31"}`, each line out its decision, score and contributions.
+Each line in is `{"application": {...}, "applied_at": "2026-01-31"}`, each line out decision, score and contributions.
 It runs on the code beside it, so a built bento is asked what it would answer by running it in the bento's folder.
 """
 

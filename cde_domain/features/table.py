@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from cde_domain.application import columns_of, request_of
 from cde_domain.features.columns import columns_of_application
@@ -134,7 +133,7 @@ def features_that_give_away(
 
 
 def _best_cut(member: NDArray[np.bool_], values: NDArray[np.float64], categorical: bool) -> float:
-    order = rankdata(values, method="dense").astype(int) - 1
+    order = np.unique(values, return_inverse=True)[1]
     inside = np.bincount(order, weights=member) / member.sum()
     outside = np.bincount(order, weights=~member) / (~member).sum()
     if categorical:

@@ -9,7 +9,6 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import fisher_exact
 
 MIN_REPORTED = 30
 MIN_VERDICT = 250
@@ -114,6 +113,8 @@ def _group_result(
     reference: str,
     min_ratio: float,
 ) -> GroupResult:
+    from scipy.stats import fisher_exact  # slow to import
+
     member = members[group]
     rows = int(member.sum())
     if rows < MIN_REPORTED:

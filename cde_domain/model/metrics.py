@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 Array = NDArray[np.float64]
 
 
 def auc(repaid: Array, scores: Array) -> float:
     """Area under the ROC curve (Mann-Whitney, ties count half); NaN if there is only one class."""
+    from scipy.stats import rankdata  # scipy.stats takes longer to import than all else in a code location
+
     good = repaid == 1
     goods, bads = int(good.sum()), int((~good).sum())
     if not goods or not bads:
