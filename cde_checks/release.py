@@ -10,6 +10,7 @@ import dagster as dg
 import pandas as pd
 
 from cde_domain.application import columns_of, request_of
+from cde_domain.features.table import applied_on
 from cde_resources.bentos import BentoStore
 from cde_resources.portfolio import PortfolioResource
 from cde_serving.decide import decide_line
@@ -58,7 +59,7 @@ def _lines(portfolio: PortfolioResource, loan_book: pd.DataFrame, holdout_set: p
         json.dumps(
             {
                 "application": request_of(row, columns),
-                "applied_at": "1970-01-01" if pd.isna(row["applied_at"]) else row["applied_at"].date().isoformat(),
+                "applied_at": applied_on(row).isoformat(),
             }
         ).encode()
         for row in loan_book[chosen].to_dict("records")

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cde_domain.digests import file_digest, write_json
+from cde_domain.loan_book import parquet_frame
 
 
 class ArtefactIOManager(dg.ConfigurableIOManager):
@@ -50,14 +51,7 @@ class ArtefactIOManager(dg.ConfigurableIOManager):
         path = Path(str(metadata["path"].value))
         if not path.is_file() or file_digest(path) != metadata["sha256"].value:
             raise dg.Failure(f"{path.name} is not the file that {name} was materialised as", allow_retries=False)
-        return json.loads(path.read_text(encoding="utf-8")) if path.suffix == ".json" else read_parquet(path)
-
-
-def read_parquet(path: Path) -> pd.DataFrame:
-    """Read a table, lists and records in Arrow's types."""
-    return pq.read_table(path).to_pandas(
-        types_mapper=lambda kind: pd.ArrowDtype(kind) if pa.types.is_nested(kind) else None
-    )
+        return json.loads(path.read_text(encoding="utf-8")) if path.suffix == ".json" else parquet_frame(path)
 
 
 def _write_parquet(path: Path, table: pd.DataFrame | Iterator[pd.DataFrame]) -> dict[str, Any]:

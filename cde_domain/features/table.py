@@ -1,7 +1,10 @@
 """The feature table, its split, and what must be true of both."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -69,9 +72,8 @@ def online_parity(portfolio: Portfolio, book: pd.DataFrame, table: pd.DataFrame,
     bulk = matrix_of(portfolio, table)
     differing = dict.fromkeys((feature.name for feature in portfolio.features), 0)
     for position, row in zip(sample, book.iloc[sample].to_dict("records"), strict=True):
-        application = portfolio.application.model_validate_json(_json(request_of(row, specs)))
-        applied_at = row["applied_at"].date() if row["applied_at"] is not pd.NaT else _UNDATED
-        online = feature_matrix(portfolio.features, columns_of_application(application, specs, applied_at))[0]
+        application = portfolio.application.model_validate_json(json.dumps(request_of(row, specs)))
+        online = feature_matrix(portfolio.features, columns_of_application(application, specs, applied_on(row)))[0]
         unequal = online.view(np.uint64) != bulk[position].view(np.uint64)
         both_unknown = np.isnan(online) & np.isnan(bulk[position])
         for feature in np.flatnonzero(unequal & ~both_unknown):
@@ -79,13 +81,9 @@ def online_parity(portfolio: Portfolio, book: pd.DataFrame, table: pd.DataFrame,
     return ParityResult(len(sample), {name: count for name, count in differing.items() if count})
 
 
-_UNDATED = pd.Timestamp("1970-01-01").date()
-
-
-def _json(request: dict[str, object]) -> bytes:
-    import msgspec
-
-    return msgspec.json.encode(request)
+def applied_on(row: Mapping[str, Any]) -> date:
+    """The day of an application; any fixed day in an undated book, where no feature can use it."""
+    return date(1970, 1, 1) if pd.isna(row["applied_at"]) else row["applied_at"].date()
 
 
 def single_feature_aucs(features: tuple[Feature, ...], table: pd.DataFrame) -> dict[str, float]:

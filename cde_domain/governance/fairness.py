@@ -129,7 +129,7 @@ def _group_result(
     all_rows = int(members[reference].sum())
     if not all_yes:
         return GroupResult(attribute, group, rows, Verdict.INSUFFICIENT_DATA, **rates)
-    ratio = (yes / rows) / (all_yes / all_rows)
+    ratio = yes * all_rows / (rows * all_yes)  # divided once: a ratio of exactly min_ratio is not rounded below it
     p_value = float(fisher_exact([[yes, rows - yes], [all_yes, all_rows - all_yes]]).pvalue)
     below = ratio < min_ratio
     if rows >= MIN_VERDICT:

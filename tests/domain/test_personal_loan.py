@@ -24,8 +24,8 @@ from cde_domain.model.scoring_model import ScoringModel
 from cde_domain.portfolio import load_portfolio
 from cde_domain.portfolios.personal_loan import PORTFOLIO
 from cde_domain.portfolios.personal_loan.application import PersonalLoanApplication
+from cde_domain.portfolios.personal_loan.options import SimulationOptions
 from cde_domain.portfolios.personal_loan.simulator import true_probability
-from cde_domain.portfolios.personal_loan.sources import SimulationOptions
 from cde_domain.training.boosting import BoostingSettings
 from cde_domain.training.challenger import fit_scoring_model
 

@@ -14,8 +14,8 @@ from cde_domain.features.frame import columns_of_frame
 from cde_domain.model import metrics
 from cde_domain.portfolios.personal_loan import PORTFOLIO
 from cde_domain.portfolios.personal_loan.ground_truth import repayment_probability
+from cde_domain.portfolios.personal_loan.options import SimulationOptions
 from cde_domain.portfolios.personal_loan.simulator import BLOCK, simulate, true_probability
-from cde_domain.portfolios.personal_loan.sources import SimulationOptions
 
 OPTIONS = SimulationOptions(rows=20_000)
 

@@ -10,7 +10,8 @@ import pytest
 from cde_assets.processes import free_port
 from cde_assets.stack import promoted_bento, scoring_server
 from cde_domain.model.metrics import auc
-from cde_domain.portfolios.personal_loan.simulator import SimulationOptions, true_probability
+from cde_domain.portfolios.personal_loan.options import SimulationOptions
+from cde_domain.portfolios.personal_loan.simulator import true_probability
 from cde_serving.settings import Settings
 from tests.lender import run_cde
 

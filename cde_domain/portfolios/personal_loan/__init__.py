@@ -16,7 +16,8 @@ from cde_domain.portfolio import (
 
 from .application import PersonalLoanApplication
 from .features import FEATURES
-from .sources import OUTCOME_AFTER_DAYS, SOURCES, SimulationOptions, join
+from .options import OUTCOME_AFTER_DAYS, SimulationOptions
+from .sources import SOURCES, join
 
 
 def _protected(name: str, use: Literal["gate", "report"], why: str) -> ProtectedAttribute:

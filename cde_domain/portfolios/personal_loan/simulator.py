@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from .banking import draw_later_statements, draw_statements
 from .bureau import draw_earlier_reports, draw_later_reports, draw_reports
 from .ground_truth import repayment_probability
+from .options import OUTCOME_AFTER_DAYS, SimulationOptions
 from .population import (
     REPEATS,
     SNAPSHOT,
@@ -41,7 +42,6 @@ from .population import (
     draw_applications,
     draw_customers,
 )
-from .sources import OUTCOME_AFTER_DAYS, SimulationOptions
 
 BLOCK = 10_000
 NO_DATE_OF_BIRTH = 0.05

@@ -6,28 +6,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import Field
 
 from cde_domain.application import ColumnSpec, columns_of
-from cde_domain.portfolio import Source, SourceOptions
+from cde_domain.portfolio import Source
 
 from .application import PersonalLoanApplication
+from .options import SimulationOptions
 
-OUTCOME_AFTER_DAYS = 365
 STATEMENT_MONTHS = 6
-
-
-class SimulationOptions(SourceOptions):
-    """What a run may change about the simulated book."""
-
-    rows: int = Field(default=20_000, ge=1_000, description="Number of applications")
-    seed: int = Field(default=7, ge=0, description="Seed; the same seed and rows give the same book")
-    drift: float = Field(
-        default=0.0,
-        ge=-3,
-        le=3,
-        description="Standard deviations by which income and creditworthiness of all customers are lower",
-    )
 
 
 def _read(table: str) -> Callable[[SimulationOptions], Iterator[pd.DataFrame]]:
