@@ -36,19 +36,19 @@ class CompiledTrees:
     bias: NDArray[np.float64]
     base: NDArray[np.float64]
     root: NDArray[np.int32]
-    node_start: NDArray[np.int32]
-    node_feature: NDArray[np.int32]
+    node_start: NDArray[np.uint32]
+    node_feature: NDArray[np.uint32]
     node_threshold: NDArray[np.float64]
     node_categorical: NDArray[np.bool_]
     node_left_categories: NDArray[np.uint64]
     node_missing_left: NDArray[np.bool_]
     node_left: NDArray[np.int32]
     node_right: NDArray[np.int32]
-    leaf_start: NDArray[np.int32]
+    leaf_start: NDArray[np.uint32]
     leaf_value: NDArray[np.float64]
-    leaf_table: NDArray[np.int64]
-    slot_start: NDArray[np.int32]
-    slot_feature: NDArray[np.int32]
+    leaf_table: NDArray[np.uint32]
+    slot_start: NDArray[np.uint32]
+    slot_feature: NDArray[np.uint32]
     slot_mask: NDArray[np.uint32]
     slot_want: NDArray[np.uint32]
     table: NDArray[np.float64]
@@ -107,11 +107,11 @@ class CompiledTrees:
 
 @njit(cache=True, nogil=True)
 def _goes_left(value, threshold, categorical, left_categories, missing_left):  # type: ignore[no-untyped-def]
-    if value != value:
-        return missing_left
     if categorical:
+        if value != value:
+            return missing_left
         return (left_categories >> np.uint64(value)) & np.uint64(1) != 0
-    return value < threshold
+    return (value < threshold) | ((value != value) & missing_left)  # without a branch: its outcome is a coin toss
 
 
 @njit(cache=True, nogil=True)
@@ -156,34 +156,37 @@ def _explain(  # type: ignore[no-untyped-def]
     slot_want,
     table,
 ):
+    # Indices are unsigned throughout: for signed ones numba tests at every access whether they count from the end.
     rows, features = matrix.shape
     margins = np.empty(rows)
     contributions = np.zeros((rows, features))
     for row in range(rows):
+        values, shares = matrix[row], contributions[row]
         margin = bias
         for tree in range(len(node_start) - 1):
-            splits = np.uint32(0)
-            for node in range(node_start[tree], node_start[tree + 1]):
+            splits, place = np.uint32(0), np.uint32(0)
+            for node in range(np.uintp(node_start[tree]), np.uintp(node_start[tree + 1])):
                 goes_left = _goes_left(
-                    matrix[row, node_feature[node]],
+                    values[node_feature[node]],
                     node_threshold[node],
                     node_categorical[node],
                     node_left_categories[node],
                     node_missing_left[node],
                 )
-                splits |= np.uint32(goes_left) << np.uint32(node - node_start[tree])
-            for leaf in range(leaf_start[tree], leaf_start[tree + 1]):
-                first = slot_start[leaf]
-                slots = slot_start[leaf + 1] - first
-                pattern = 0
-                for slot in range(slots):
-                    meets = (splits & slot_mask[first + slot]) == slot_want[first + slot]
-                    pattern |= int(meets) << slot
-                if pattern == (1 << slots) - 1:
+                splits |= np.uint32(goes_left) << place
+                place += np.uint32(1)
+            for leaf in range(np.uintp(leaf_start[tree]), np.uintp(leaf_start[tree + 1])):
+                first, last = np.uintp(slot_start[leaf]), np.uintp(slot_start[leaf + np.uintp(1)])
+                pattern, bit = np.uint32(0), np.uint32(1)
+                for slot in range(first, last):
+                    if (splits & slot_mask[slot]) == slot_want[slot]:
+                        pattern |= bit
+                    bit <<= np.uint32(1)
+                if pattern == bit - np.uint32(1):
                     margin += leaf_value[leaf]
-                start = leaf_table[leaf] + pattern * slots
-                for slot in range(slots):
-                    contributions[row, slot_feature[first + slot]] += table[start + slot]
+                start = np.uintp(leaf_table[leaf]) + np.uintp(pattern) * (last - first)
+                for slot in range(first, last):
+                    shares[slot_feature[slot]] += table[start + (slot - first)]
         margins[row] = margin
     return margins, contributions
 
