@@ -16,7 +16,7 @@ from cde_domain.features.frame import columns_of_frame
 from cde_domain.features.table import matrix_of
 from cde_domain.model.evaluation import Performance, compare, decision_mix
 from cde_domain.model.scoring_model import ScoringModel
-from cde_domain.portfolio import Portfolio
+from cde_domain.portfolio import Portfolio, portfolio_digest
 from cde_domain.release import Bundle, BundleError
 from cde_resources.artefacts import recorded_digest
 from cde_resources.mlflow import MlflowResource, training_run
@@ -80,6 +80,7 @@ def challenger_model(
     data_digest = recorded_digest(context.instance, dg.AssetKey([*context.asset_key.path[:-1], "training_set"]))
     provenance: dict[str, Any] = {
         "portfolio": lending.name,
+        "portfolio_sha256": portfolio_digest(portfolio.reference),
         "training_set_sha256": data_digest,
         "training_rows": len(training_set),
         "library": f"xgboost {xgboost.__version__}",

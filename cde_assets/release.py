@@ -12,6 +12,7 @@ import cde_domain
 from cde_assets.metadata import OWNERS, table
 from cde_checks.gate import Refusal, refusals
 from cde_domain.governance.fairness import Verdict
+from cde_domain.portfolio import portfolio_digest
 from cde_domain.release import write_bundle
 from cde_resources.bentos import BentoStore
 from cde_resources.mlflow import MlflowResource
@@ -46,6 +47,9 @@ def champion_model(
     """
     lending = portfolio.load()
     found = refusals(context.instance, lending.name)
+    if challenger_model["provenance"]["portfolio_sha256"] != portfolio_digest(portfolio.reference):
+        remedy = "Run train_and_release again, so that what is promoted is what was judged"
+        found.append(Refusal("portfolio", "its code or policy changed since the challenger was made", remedy))
     if lending.promotion != "automatic":
         found.append(
             Refusal("promotion", f"{lending.name} is not promoted automatically", "A named person must approve it")

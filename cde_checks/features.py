@@ -49,6 +49,8 @@ def no_single_feature_leaks_the_label(portfolio: PortfolioResource, feature_tabl
     """No feature alone ranks the outcome better than a feature known before the outcome could."""
     lending = portfolio.load()
     areas = single_feature_aucs(lending.features, feature_table)
+    if not areas:
+        return dg.AssetCheckResult(passed=False, description="no feature is known for enough loans with an outcome")
     strongest = max(areas, key=lambda name: areas[name])
     limit = lending.thresholds.max_single_feature_auc
     return dg.AssetCheckResult(

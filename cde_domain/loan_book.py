@@ -117,6 +117,7 @@ def assemble(portfolio: Portfolio, tables: Mapping[str, pd.DataFrame]) -> pd.Dat
         book[name] = joined.get(name, pd.Series(pd.NaT, index=joined.index, dtype="datetime64[ns]"))
         if portfolio.outcome.matures_after_days is not None and name not in joined:
             problems.append(Problem(name, "the column is missing, and outcomes of this portfolio need dates", 0))
+            missing.append(name)
     book["repaid"] = label
     for attribute in portfolio.protected:
         try:

@@ -38,6 +38,7 @@ class Routing(StrEnum):
     OUTSIDE_TRAINED_RANGE = "OUTSIDE_TRAINED_RANGE"
     RULE_INPUT_UNKNOWN = "RULE_INPUT_UNKNOWN"
     SCORE_UNAVAILABLE = "SCORE_UNAVAILABLE"
+    NO_SPECIFIC_REASON = "NO_SPECIFIC_REASON"
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,8 @@ class DecisionEngine:
             codes = (Routing.SCORE_BETWEEN_CUT_OFFS,)
         elif decision is Outcome.REJECTED:
             codes = tuple(code for code, _ in reasons[:MAX_REASONS])
+            if not codes:  # nobody is rejected without being told why
+                return Outcome.MANUAL_REVIEW, DecidedBy.FALLBACK, (Routing.NO_SPECIFIC_REASON,), None
         return decision, DecidedBy.MODEL, codes, None
 
     def _reasons(self, contributions: Array, row: Array) -> Iterator[tuple[str, str]]:

@@ -127,6 +127,11 @@ def _assert_stopped(run: Run, lender: Lender, check: str, said: str) -> None:
     assert lender.ledger.entries() == ()
 
 
+EDITED = """
+PORTFOLIO = dataclasses.replace(GERMAN, name="edited_policy", policy_file=POLICY)
+"""
+
+
 RunPortfolio = Callable[[str, str], tuple[Run, Lender]]
 
 
@@ -173,3 +178,17 @@ def test_an_outcome_stated_before_it_can_be_known_stops_the_book(run_portfolio: 
     run, lender = run_portfolio("early", EARLY)
     _assert_stopped(run, lender, "outcomes_are_mature", "")
     assert "feature_table" not in run.made
+
+
+def test_a_policy_edited_after_it_was_judged_is_not_promoted_with_the_old_evidence(
+    run_portfolio: RunPortfolio, german_home: Path, tmp_path: Path
+) -> None:
+    run, lender = run_portfolio("edited", EDITED)
+    assert run.success
+    promoted = lender.ledger.entries()
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(policy.read_text().replace("approve_at: 0.8", "approve_at: 0.5"), encoding="utf-8")
+    with Lender(german_home, "edited:PORTFOLIO") as lender:
+        run = lender.run("champion_model")
+        assert "its code or policy changed since the challenger was made" in run.failures["champion_model"]
+        assert lender.ledger.entries() == promoted
