@@ -53,6 +53,8 @@ def render_card(
         autoescape=False,  # noqa: S701  # Markdown, from our own numbers
     )
     environment.filters["number"] = _number
+    environment.filters["span"] = _span
+    environment.filters["words"] = lambda verdict: str(verdict).replace("_", " ")
     environment.filters["percent"] = lambda value: "-" if value is None else f"{100 * value:.1f} %"
     return environment.from_string(template).render(
         portfolio=lending,
@@ -71,3 +73,7 @@ def render_card(
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
+
+
+def _span(interval: list[float] | None) -> str:
+    return "" if interval is None else f" ({interval[0]:.4f} to {interval[1]:.4f})"
