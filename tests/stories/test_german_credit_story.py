@@ -70,7 +70,7 @@ def test_the_champion_materialised_alone_is_promoted_again_on_its_old_evidence(g
 def test_a_challenger_made_with_its_checks_deselected_is_not_promoted_later(german: Lender) -> None:
     before = german.ledger.entries()
     assert german.run_unchecked(
-        "challenger_model", "evaluation", "fairness_report", "explanation_report", "model_card"
+        "challenger_model", "evaluation", "fairness_report", "explanation_report", "compliance_report", "model_card"
     ).success
     run = german.run("champion_model")
     assert not run.success
