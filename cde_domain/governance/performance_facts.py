@@ -77,6 +77,8 @@ def served_form_facts(
     random = np.random.default_rng(0)
     numeric = np.array([not feature.categories for feature in features])
     moved = holdout * np.where(numeric, 1 + NOISE * random.standard_normal(holdout.shape), 1.0)
+    # A rank or a count has no hundredth: whole numbers move to whole numbers.
+    moved = np.where((np.nan_to_num(holdout) % 1 == 0).all(axis=0), np.round(moved), moved)
     before, after = (decide_all(features, rows, model.scores(rows), policy) for rows in (holdout, moved))
     return counted(
         "challenger_model.json",
