@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from cde_assets import features, model, release
-from cde_assets.governance import card, reports
+from cde_assets.governance import card, compliance, fairness, reports
 from cde_assets.loan_book import loan_book_assets
 from cde_assets.telemetry import switch_telemetry_off
 from cde_checks import features as feature_checks
@@ -42,7 +42,10 @@ def build_definitions(reference: str, settings: Settings) -> dg.Definitions:
     )
     return dg.Definitions(
         assets=_under(
-            portfolio.name, dg.load_assets_from_modules([loan_book_module, features, model, reports, card, release])
+            portfolio.name,
+            dg.load_assets_from_modules(
+                [loan_book_module, features, model, fairness, reports, compliance, card, release]
+            ),
         ),
         asset_checks=_under(portfolio.name, dg.load_asset_checks_from_modules(CHECKS)),
         jobs=[

@@ -29,7 +29,7 @@ def _refuse(found: list[Refusal]) -> dg.Failure:
     return dg.Failure(f"promotion refused:\n{lines}", {"refusals": table(rows)}, allow_retries=False)
 
 
-@dg.asset(group_name=GROUP, owners=OWNERS, kinds={"mlflow"}, deps=["explanation_report"])
+@dg.asset(group_name=GROUP, owners=OWNERS, kinds={"mlflow"}, deps=["explanation_report", "compliance_report"])
 def champion_model(
     context: AssetExecutionContext,
     portfolio: PortfolioResource,
@@ -74,6 +74,7 @@ def champion_model(
                 details={
                     "model_digest": challenger_model["digest"],
                     "mlflow_version": challenger_model["mlflow_version"],
+                    "authority": lending.promotion,
                 },
             )
         except LedgerConflictError as error:

@@ -6,6 +6,7 @@ import dagster as dg
 import pandas as pd
 
 from cde_domain.governance.fairness import Verdict
+from cde_domain.governance.verdicts import OPEN, Status
 
 ADDITIVITY = 1e-9
 MIN_REPAIR_RATE = 0.95
@@ -66,11 +67,38 @@ def reasons_are_complete_and_faithful(explanation_report: dict[str, Any]) -> dg.
     return dg.AssetCheckResult(passed=not problems, description="; ".join(problems) or None, metadata=metadata)
 
 
+@dg.asset_check(asset="compliance_report", blocking=True)
+def rulebook_passes(compliance_report: dict[str, Any]) -> dg.AssetCheckResult:
+    """
+    No blocking rule failed, of those decided before a promotion and of those measured in operation.
+
+    Open rules (too little data, not measured yet) do not fail, and they do not pass either: they are counted.
+    """
+    rules = compliance_report["rules"]
+    failed = [rule for rule in rules if rule["blocks"]]
+    noted = [rule for rule in rules if rule["status"] in (Status.FAIL, Status.WARN) and not rule["blocks"]]
+    still_open = [rule for rule in rules if rule["status"] in OPEN]
+    said = [f"{rule['id']} {rule['title']}: {rule['number']}" for rule in failed]
+    remarks = [f"{len(still_open)} rules open"] if still_open else []
+    remarks += [f"{rule['id']} {rule['status']}" for rule in noted]
+    return dg.AssetCheckResult(
+        passed=not failed,
+        description="; ".join(said) or ", ".join(remarks) or None,
+        metadata={
+            "blocking_failures": len(failed),
+            "other_failures_and_warnings": ", ".join(rule["id"] for rule in noted) or "none",
+            "open": ", ".join(rule["id"] for rule in still_open) or "none",
+            "jurisdiction": compliance_report["jurisdiction"],
+        },
+    )
+
+
 @dg.asset_check(
     asset="model_card",
     blocking=True,
     additional_ins={
-        name: dg.AssetIn() for name in ("evaluation", "fairness_report", "explanation_report", "loan_book")
+        name: dg.AssetIn()
+        for name in ("evaluation", "fairness_report", "explanation_report", "compliance_report", "loan_book")
     },
 )
 def card_agrees_with_the_evidence(
@@ -78,10 +106,16 @@ def card_agrees_with_the_evidence(
     evaluation: dict[str, Any],
     fairness_report: dict[str, Any],
     explanation_report: dict[str, Any],
+    compliance_report: dict[str, Any],
     loan_book: pd.DataFrame,
 ) -> dg.AssetCheckResult:
     """The card speaks of the model that the reports are about, and its numbers stand in them."""
-    reports = {"evaluation": evaluation, "fairness_report": fairness_report, "explanation_report": explanation_report}
+    reports = {
+        "evaluation": evaluation,
+        "fairness_report": fairness_report,
+        "explanation_report": explanation_report,
+        "compliance_report": compliance_report,
+    }
     problems = [
         f"{name} is about another model"
         for name, report in reports.items()
@@ -93,6 +127,11 @@ def card_agrees_with_the_evidence(
             f"{group['impact_ratio']:.4f}" for group in attribute["groups"] if group["impact_ratio"] is not None
         ]
     expected += [f"{row['mean_absolute_contribution']:.4f}" for row in explanation_report["importance"]]
+    expected += [
+        f"| {rule['id']} | {rule['title']} | {rule['status'].replace('_', ' ')}"
+        for rule in compliance_report["rules"]
+        if rule["checks"]
+    ]
     expected.append(f"{len(loan_book)} applications")
     absent = [text for text in expected if text not in model_card["markdown"]]
     if absent:

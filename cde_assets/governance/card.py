@@ -22,12 +22,15 @@ def model_card(
     evaluation: dict[str, Any],
     fairness_report: dict[str, Any],
     explanation_report: dict[str, Any],
+    compliance_report: dict[str, Any],
     loan_book: pd.DataFrame,
 ) -> dict[str, Any]:
     """The card of the challenger, every number of it read from the reports (Mitchell et al. 2019)."""
     lending = portfolio.load()
     book = {"rows": len(loan_book), "labelled": int(loan_book["repaid"].notna().sum())}
-    markdown = render_card(lending, challenger_model, evaluation, fairness_report, explanation_report, book)
+    markdown = render_card(
+        lending, challenger_model, evaluation, fairness_report, explanation_report, compliance_report, book
+    )
     path = portfolio.models / challenger_model["digest"] / "model_card.md"
     path.write_text(markdown, encoding="utf-8")
     context.add_output_metadata({"card": dg.MetadataValue.md(markdown), "file": dg.MetadataValue.path(str(path))})
@@ -40,6 +43,7 @@ def render_card(
     evaluation: dict[str, Any],
     fairness: dict[str, Any],
     explanations: dict[str, Any],
+    compliance: dict[str, Any],
     book: dict[str, Any],
 ) -> str:
     """The card in Markdown."""
@@ -53,6 +57,8 @@ def render_card(
         autoescape=False,  # noqa: S701  # Markdown, from our own numbers
     )
     environment.filters["number"] = _number
+    environment.filters["span"] = _span
+    environment.filters["words"] = lambda verdict: str(verdict).replace("_", " ")
     environment.filters["percent"] = lambda value: "-" if value is None else f"{100 * value:.1f} %"
     return environment.from_string(template).render(
         portfolio=lending,
@@ -65,9 +71,14 @@ def render_card(
         decisions=evaluation["decisions"],
         fairness=fairness,
         explanations=explanations,
+        compliance=compliance,
         book=book,
     )
 
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
+
+
+def _span(interval: list[float] | None) -> str:
+    return "" if interval is None else f" ({interval[0]:.4f} to {interval[1]:.4f})"

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cde_domain.governance.intervals import ratio_interval
+
 MIN_REPORTED = 30
 MIN_VERDICT = 250
 SIGNIFICANCE = 0.05
@@ -89,18 +91,28 @@ def adverse_impact(
     below `min_ratio` and significantly so; from 250 rows the ratio alone decides. The reference is the most approved
     group of at least 250 rows, or else the largest.
     """
-    values = groups.to_numpy(dtype=object)
-    known = groups.notna().to_numpy()
-    sizes = groups[known].astype(str).value_counts()
-    members = {group: known & (values.astype(str) == group) for group in sizes.index}
-    rates = {group: float(approved[member].mean()) for group, member in members.items()}
-    large = [group for group in sizes.index if sizes[group] >= MIN_VERDICT]
-    reference = max(large, key=lambda group: rates[group]) if large else next(iter(sizes.index), None)
+    members = members_of(groups)
+    reference = reference_group(members, approved)
     results = [
         _group_result(attribute, group, members, approved, reviewed, reference=str(reference), min_ratio=min_ratio)
-        for group in sorted(sizes.index)
+        for group in members
     ]
-    return AttributeResult(attribute, use, why, int((~known).sum()), tuple(results))
+    return AttributeResult(attribute, use, why, int(groups.isna().sum()), tuple(results))
+
+
+def members_of(groups: pd.Series) -> dict[str, NDArray[np.bool_]]:
+    """Which rows belong to each group, by its name in order; a row of unknown group belongs to none."""
+    known = groups.notna().to_numpy()
+    names = groups.to_numpy(dtype=object).astype(str)
+    return {group: known & (names == group) for group in sorted(map(str, set(names[known])))}
+
+
+def reference_group(members: dict[str, NDArray[np.bool_]], approved: NDArray[np.bool_]) -> str | None:
+    """The most approved group of at least 250 rows, or else the largest; None where no group is known."""
+    large = {group: member for group, member in members.items() if member.sum() >= MIN_VERDICT}
+    if large:
+        return max(large, key=lambda group: float(approved[large[group]].mean()))
+    return max(members, key=lambda group: int(members[group].sum()), default=None)
 
 
 def _group_result(
@@ -136,15 +148,8 @@ def _group_result(
         verdict = Verdict.FAIL if below else Verdict.PASS
     else:
         verdict = Verdict.FAIL if below and p_value < SIGNIFICANCE else Verdict.INSUFFICIENT_DATA
-    interval = _ratio_interval(yes, rows, all_yes, all_rows)
+    interval = ratio_interval(yes, rows, all_yes, all_rows)
     return GroupResult(attribute, group, rows, verdict, **rates, impact_ratio=ratio, interval=interval, p_value=p_value)
-
-
-def _ratio_interval(yes: int, rows: int, all_yes: int, all_rows: int) -> tuple[float, float]:
-    # Katz's log interval with half a count added, so that a group without approvals has an interval too.
-    estimate = np.log(((yes + 0.5) / (rows + 0.5)) / ((all_yes + 0.5) / (all_rows + 0.5)))
-    error = np.sqrt(1 / (yes + 0.5) - 1 / (rows + 0.5) + 1 / (all_yes + 0.5) - 1 / (all_rows + 0.5))
-    return float(np.exp(estimate - 1.96 * error)), float(np.exp(estimate + 1.96 * error))
 
 
 def failed_gates(results: Iterable[AttributeResult]) -> list[GroupResult]:

@@ -45,6 +45,32 @@ def test_small_books_are_judged_fair_on_out_of_fold_scores_of_all_loans(german_h
     assert report["rows"] == 1000
 
 
+def test_the_compliance_report_is_honest_about_what_failed_and_what_is_open(german_home: Path) -> None:
+    rules = {rule["id"]: rule for rule in _report(german_home, "compliance_report")["rules"]}
+    assert rules["PERF-01"]["status"] == rules["FAIR-01"]["status"] == "pass"
+    assert (rules["FAIR-09"]["status"], rules["FAIR-09"]["blocks"]) == ("fail", False)  # the young
+    assert rules["FAIR-02"]["status"] == rules["FAIR-05"]["status"] == "insufficient_data"
+    assert {rule["status"] for rule in rules.values() if rule["id"].startswith(("DEC", "PRIV", "GOV"))} <= {
+        "not_yet_measured",
+        "not_applicable",
+    }
+    card = _report(german_home, "model_card")["markdown"]
+    assert "> **Failed, without stopping the promotion.** " in card
+    assert "| FAIR-02 | Equal opportunity and equalized odds, attributes that gate | insufficient data |" in card
+
+
+def test_the_fairness_report_knows_errors_scores_intersections_and_proxies(german_home: Path) -> None:
+    report = _report(german_home, "fairness_report")
+    by_age = next(result for result in report["attributes"] if result["attribute"] == "age")
+    assert by_age["opportunity"]["equal_opportunity"]["between"] == ["25 or younger", "older than 25"]
+    assert {tuple(pair["attributes"]) for pair in report["intersections"]} == {
+        ("sex", "age"),
+        ("sex", "foreign_worker"),
+        ("age", "foreign_worker"),
+    }
+    assert {proxy["attribute"] for proxy in report["proxies"]} == {"sex", "age", "foreign_worker"}
+
+
 def test_a_group_without_verdict_is_in_the_ledger_and_does_not_stop_an_automatic_portfolio(german: Lender) -> None:
     first = german.ledger.entries()[0]
     assert any(note.startswith("insufficient_data: foreign_worker=no") for note in first.notes)
@@ -70,7 +96,7 @@ def test_the_champion_materialised_alone_is_promoted_again_on_its_old_evidence(g
 def test_a_challenger_made_with_its_checks_deselected_is_not_promoted_later(german: Lender) -> None:
     before = german.ledger.entries()
     assert german.run_unchecked(
-        "challenger_model", "evaluation", "fairness_report", "explanation_report", "model_card"
+        "challenger_model", "evaluation", "fairness_report", "explanation_report", "compliance_report", "model_card"
     ).success
     run = german.run("champion_model")
     assert not run.success

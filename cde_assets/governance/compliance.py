@@ -1,0 +1,160 @@
+"""The compliance report: the rulebook, rule by rule, on facts read from the artefacts."""
+
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+
+from cde_assets.metadata import OWNERS, table
+from cde_domain.clock import utc_now
+from cde_domain.decisions.engine import DecisionEngine
+from cde_domain.decisions.policy import Policy
+from cde_domain.features.table import matrix_of
+from cde_domain.governance import attestations, data_facts, fairness_facts, performance_facts, reason_facts
+from cde_domain.governance.facts import Fact, counted
+from cde_domain.governance.fairness import SMALL_BOOK
+from cde_domain.governance.rulebook import Rulebook
+from cde_domain.governance.verdicts import OPEN, RuleResult, Status, evaluate
+from cde_domain.model.scoring_model import ScoringModel
+from cde_domain.portfolio import Portfolio
+from cde_resources.portfolio import PortfolioResource
+from cde_serving.ledger import LedgerEntry
+from cde_serving.releases import ReleaseStore
+
+GROUP = "governance"
+
+
+@dg.asset(group_name=GROUP, owners=OWNERS, kinds={"json", "yaml"})
+def compliance_report(
+    context: dg.AssetExecutionContext,
+    portfolio: PortfolioResource,
+    challenger_model: dict[str, Any],
+    evaluation: dict[str, Any],
+    fairness_report: dict[str, Any],
+    explanation_report: dict[str, Any],
+    loan_book: pd.DataFrame,
+    feature_table: pd.DataFrame,
+    training_set: pd.DataFrame,
+    holdout_set: pd.DataFrame,
+    out_of_fold_scores: pd.DataFrame,
+) -> dict[str, Any]:
+    """
+    Every rule that binds this portfolio, with its status, the number it rests on and where the duty comes from.
+
+    What is not measured yet, or cannot be with so little data, stays open and is never a pass.
+    """
+    lending = portfolio.load()
+    policy = Policy.read(lending.policy_file)
+    model = portfolio.scoring_model(challenger_model["digest"])
+    training, holdout = matrix_of(lending, training_set), matrix_of(lending, holdout_set)
+    facts = [
+        *data_facts.application_facts(lending, model.feature_names),
+        *data_facts.book_facts(lending, loan_book, feature_table),
+        *data_facts.split_facts(training_set, holdout_set),
+        *_performance(lending, model, policy, evaluation, (training_set, holdout_set, out_of_fold_scores)),
+        *performance_facts.resampling_facts(challenger_model["provenance"]["parameters"]),
+        *performance_facts.served_form_facts(lending.features, model, policy, training, holdout),
+        *fairness_facts.fairness_facts(fairness_report, _basis(evaluation)["auc"]),
+        *fairness_facts.blindness_facts(lending, model, policy, loan_book),
+        *reason_facts.explanation_facts(explanation_report, model.calibrator.slope),
+        *reason_facts.reason_facts(DecisionEngine(lending, model, policy), holdout),
+        *ledger_facts(ReleaseStore(portfolio.home).ledger.entries()),
+    ]
+    rulebook, today = Rulebook.read(), utc_now().date()
+    results = evaluate(
+        rulebook,
+        facts,
+        lending.jurisdiction,
+        thresholds=asdict(lending.thresholds),
+        attestations=attestations.read_attestations(lending.policy_file.with_name(attestations.FILE)),
+        today=today,
+    )
+    context.add_output_metadata(_metadata(results))
+    return {
+        "model_digest": challenger_model["digest"],
+        "jurisdiction": lending.jurisdiction,
+        "rulebook": {
+            "version": rulebook.version,
+            "sources_checked_on": rulebook.sources_checked_on.isoformat(),
+            "stale": rulebook.is_stale(today),
+        },
+        "rules": [result.as_json() for result in results],
+    }
+
+
+def _basis(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """Small books are judged on out-of-fold scores of all their loans, larger ones on the hold-out."""
+    small = evaluation["cross_validation"]["rows"] < SMALL_BOOK
+    measured: dict[str, Any] = evaluation["cross_validation" if small else "holdout"]
+    return measured
+
+
+def _performance(
+    lending: Portfolio,
+    model: ScoringModel,
+    policy: Policy,
+    evaluation: dict[str, Any],
+    sets: tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame],
+) -> list[Fact]:
+    training, holdout, out_of_fold = (
+        (rows["repaid"].to_numpy(dtype=np.float64), scores)
+        for rows, scores in (
+            (sets[0], model.scores(matrix_of(lending, sets[0]))),
+            (sets[1], model.scores(matrix_of(lending, sets[1]))),
+            (sets[2], sets[2]["score"].to_numpy()),
+        )
+    )
+    repaid, scores = out_of_fold if len(sets[2]) < SMALL_BOOK else holdout
+    return [
+        *performance_facts.ranking_facts(_basis(evaluation), evaluation["champion"]),
+        *performance_facts.calibration_facts(scores, repaid, policy),
+        *performance_facts.generalisation_facts(training, holdout),
+    ]
+
+
+def ledger_facts(entries: tuple[LedgerEntry, ...]) -> list[Fact]:
+    """
+    Promotions that were not made as the portfolio's setting of their time asked; nothing before the first.
+
+    A portfolio on `automatic` may be promoted by a run; one on `approval_required` needs the name of who approved.
+    """
+    promotions = [entry for entry in entries if entry.action == "promote"]
+    if not promotions:
+        return []
+    unauthorised = sum(
+        not entry.details.get("approved_by")
+        if entry.details.get("authority", "automatic") != "automatic"
+        else not entry.by
+        for entry in promotions
+    )
+    return counted("ledger.jsonl", {"promotions_without_configured_authority": unauthorised})
+
+
+def _metadata(results: list[RuleResult]) -> dict[str, Any]:
+    counts = Counter(result.status for result in results)
+    rows = [
+        {
+            "rule": result.id,
+            "title": result.title,
+            "status": result.status.value,
+            "number": result.number(),
+            "threshold": "" if result.deciding is None else str(result.deciding.threshold),
+            "severity": result.severity.value,
+            "phase": result.phase.value,
+            "legal status": result.legal_status.value,
+            "source": result.sources[0],
+        }
+        for result in results
+    ]
+    return {
+        "passed": float(counts[Status.PASS]),
+        "failed": float(counts[Status.FAIL]),
+        "warned": float(counts[Status.WARN]),
+        "open": float(sum(counts[status] for status in OPEN)),
+        **{status.value: float(counts[status]) for status in (*sorted(OPEN), Status.ATTESTED, Status.NOT_APPLICABLE)},
+        "blocking_failures": float(sum(result.blocks for result in results)),
+        "rules": table(rows),
+    }

@@ -1,0 +1,106 @@
+"""Facts about how well the challenger ranks, estimates and holds under small changes."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cde_domain.decisions.bulk import decide_all
+from cde_domain.decisions.policy import Policy
+from cde_domain.features.feature import Feature
+from cde_domain.governance.facts import Fact, counted, not_applicable
+from cde_domain.governance.fairness import MIN_REPORTED, MIN_VERDICT
+from cde_domain.governance.intervals import absolute
+from cde_domain.model.metrics import auc, auc_error, calibration_slope
+from cde_domain.model.monotone import GRID, monotone_violations
+from cde_domain.model.scoring_model import ScoringModel
+
+Array = NDArray[np.float64]
+
+ARTEFACT = "evaluation.json"
+BAND = 0.05
+NOISE = 0.01
+RESAMPLING = ("resampling", "class_weight", "scale_pos_weight")
+
+
+def ranking_facts(measured: dict[str, Any], champion: dict[str, Any] | None) -> list[Fact]:
+    """AUC and calibration error of the part of the evaluation that decides, and the comparison with the champion."""
+    low, high = measured["auc_interval"]
+    error, chance = measured["calibration_error"], measured["calibration_error_by_chance"]
+    facts = [
+        Fact("auc", ARTEFACT, measured["auc"], (low, high)),
+        Fact("calibration_error", ARTEFACT, error, (max(0.0, error - chance), error)),
+    ]
+    if champion is None:
+        return facts + not_applicable(ARTEFACT, "there is no champion yet", ["auc_delta_vs_champion"])
+    if not champion["comparable"]:
+        return facts  # a champion that cannot be compared with leaves the fact missing, which fails
+    low, high = champion["interval"]
+    return [*facts, Fact("auc_delta_vs_champion", ARTEFACT, champion["auc_difference"], (low, high))]
+
+
+def calibration_facts(scores: Array, repaid: Array, policy: Policy) -> list[Fact]:
+    """Whether scores mean what they say: overall, in slope, and near both cut-offs."""
+    slope, interval = calibration_slope(repaid, scores)
+    return [
+        _gap("abs_mean_p_minus_observed", scores, repaid),
+        Fact("calibration_slope", ARTEFACT, slope, interval),
+        *(
+            _gap(f"abs_gap_around_{name}_cut_off", scores[near], repaid[near])
+            for name, cut_off in (("approval", policy.approve_at), ("review", policy.review_at))
+            for near in [np.abs(scores - cut_off) <= BAND]
+        ),
+    ]
+
+
+def _gap(metric: str, scores: Array, repaid: Array) -> Fact:
+    if len(scores) < MIN_REPORTED:
+        return Fact(metric, ARTEFACT, sufficient=False)
+    gaps = scores - repaid
+    mean, half = float(gaps.mean()), 1.96 * float(gaps.std(ddof=1)) / np.sqrt(len(gaps))
+    interval = absolute((float(mean - half), float(mean + half)))
+    return Fact(metric, ARTEFACT, abs(mean), interval, sufficient=len(scores) >= MIN_VERDICT)
+
+
+def generalisation_facts(training: tuple[Array, Array], holdout: tuple[Array, Array]) -> list[Fact]:
+    """How much better the model ranks what it learned from, given (repaid, scores) of both sets."""
+    difference = auc(*training) - auc(*holdout)
+    half = 1.96 * float(np.hypot(auc_error(*training), auc_error(*holdout)))
+    return [Fact("auc_train_minus_holdout", ARTEFACT, difference, (difference - half, difference + half))]
+
+
+def served_form_facts(
+    features: tuple[Feature, ...], model: ScoringModel, policy: Policy, training: Array, holdout: Array
+) -> list[Fact]:
+    """Monotone directions on a grid, and decisions when every number moves by 1 %."""
+    violations = monotone_violations(model.trees, features, training)
+    random = np.random.default_rng(0)
+    numeric = np.array([not feature.categories for feature in features])
+    moved = holdout * np.where(numeric, 1 + NOISE * random.standard_normal(holdout.shape), 1.0)
+    # A rank or a count has no hundredth: whole numbers move to whole numbers.
+    moved = np.where((np.nan_to_num(holdout) % 1 == 0).all(axis=0), np.round(moved), moved)
+    before, after = (decide_all(features, rows, model.scores(rows), policy) for rows in (holdout, moved))
+    return counted(
+        "challenger_model.json",
+        {
+            "n_monotone_violations": sum(violations.values()),
+            "n_monotone_points_per_feature": min(len(training), 200) * GRID,
+            "decision_flip_rate_1pct_noise": float((before != after).mean()),
+        },
+    )
+
+
+def resampling_facts(parameters: dict[str, Any]) -> list[Fact]:
+    """Nothing to prove where no row was resampled and no class weighted; otherwise the facts are owed."""
+    used = [name for name in RESAMPLING if parameters.get(name) not in (None, "none", 1, 1.0)]
+    if used:
+        return []
+    return not_applicable(
+        "challenger_model.json",
+        "trained on rows as they are, without resampling or class weights",
+        [
+            "resampled_rows_outside_training_fold",
+            "recalibrated_on_unresampled_data",
+            "brier_minus_brier_of_unresampled_twin",
+        ],
+    )
