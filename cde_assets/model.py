@@ -21,7 +21,7 @@ from cde_domain.release import Bundle, BundleError
 from cde_resources.artefacts import recorded_digest
 from cde_resources.mlflow import MlflowResource, training_run
 from cde_resources.portfolio import PortfolioResource
-from cde_serving.releases import ReleaseStore
+from cde_resources.releases import ReleasesResource
 
 GROUP = "model"
 
@@ -151,6 +151,7 @@ def evaluation(
     context: dg.AssetExecutionContext,
     portfolio: PortfolioResource,
     registry: MlflowResource,
+    releases: ReleasesResource,
     challenger_model: dict[str, Any],
     holdout_set: pd.DataFrame,
     out_of_fold_scores: pd.DataFrame,
@@ -165,11 +166,12 @@ def evaluation(
     decisions = decide_all(lending.features, matrix, scores, policy, model)
     report = {
         "model_digest": challenger_model["digest"],
+        "portfolio_code": portfolio.code_digest(),
         "holdout": Performance.of(repaid, scores).as_json(),
         "cross_validation": _cross_validation(out_of_fold_scores),
         "decisions": decision_mix(decisions, repaid),
         "policy": {"version": policy.version, "approve_at": policy.approve_at, "review_at": policy.review_at},
-        "champion": _against_champion(portfolio, loan_book, holdout_set, scores),
+        "champion": _against_champion(releases, loan_book, holdout_set, scores),
     }
     client, run_id = registry.client(), challenger_model["mlflow_run_id"]
     for part in ("holdout", "cross_validation"):
@@ -209,10 +211,10 @@ def _cross_validation(scored: pd.DataFrame) -> dict[str, Any]:
 
 
 def _against_champion(
-    portfolio: PortfolioResource, book: pd.DataFrame, holdout: pd.DataFrame, challenger_scores: np.ndarray
+    releases: ReleasesResource, book: pd.DataFrame, holdout: pd.DataFrame, challenger_scores: np.ndarray
 ) -> dict[str, Any] | None:
     try:
-        champion = ReleaseStore(portfolio.home).current()
+        champion = releases.store().current()
         if champion is None:
             return None
         scores = _champion_scores(champion, book, holdout)

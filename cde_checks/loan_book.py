@@ -9,7 +9,7 @@ from cde_domain.features.frame import columns_of_frame
 from cde_domain.loan_book import immature, validate
 from cde_domain.model.metrics import PsiReference
 from cde_resources.portfolio import PortfolioResource
-from cde_serving.releases import ReleaseStore
+from cde_resources.releases import ReleasesResource
 
 
 @dg.asset_check(asset="loan_book", blocking=True)
@@ -44,10 +44,10 @@ def outcomes_are_mature(portfolio: PortfolioResource, loan_book: pd.DataFrame) -
 
 @dg.asset_check(asset="loan_book")
 def has_not_drifted_from_the_champions_book(
-    portfolio: PortfolioResource, loan_book: pd.DataFrame
+    portfolio: PortfolioResource, releases: ReleasesResource, loan_book: pd.DataFrame
 ) -> dg.AssetCheckResult:
     """The book resembles the one that the champion learned from (population stability index by feature)."""
-    champion = ReleaseStore(portfolio.home).current()
+    champion = releases.store().current()
     if champion is None:
         return dg.AssetCheckResult(passed=True, metadata={"champion": "none yet"})
     lending, references = champion.portfolio, champion.engine.model.feature_references

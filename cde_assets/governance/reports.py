@@ -81,6 +81,7 @@ def fairness_report(
         )
     return {
         "model_digest": challenger_model["digest"],
+        "portfolio_code": portfolio.code_digest(),
         "measured_on": "out_of_fold" if small else "holdout",
         "rows": len(rows),
         "min_ratio": lending.thresholds.min_adverse_impact_ratio,
@@ -116,4 +117,9 @@ def explanation_report(
         }
     )
     baseline = dict(zip(model.feature_names, np.array(model.reason_baseline).tolist(), strict=True))
-    return {"model_digest": challenger_model["digest"], "reason_baseline": baseline, **facts}
+    return {
+        "model_digest": challenger_model["digest"],
+        "portfolio_code": portfolio.code_digest(),
+        "reason_baseline": baseline,
+        **facts,
+    }
