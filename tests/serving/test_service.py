@@ -144,7 +144,8 @@ class TestOneServer:
         """A rollback to a bundle that was changed on disk does not happen; `/ready` says why."""
         digest = bundles[0].name
         values = server.releases.store.bundles / digest / "model" / "trees" / "leaf_value.npy"
-        values.write_bytes(values.read_bytes()[:-1] + b"?")
+        content = values.read_bytes()
+        values.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
         server.releases.promote(bundles[0])
 
         wait_for(lambda: ready(server)[1]["problem"] is not None, 2)
