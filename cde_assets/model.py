@@ -22,6 +22,7 @@ from cde_resources.artefacts import recorded_digest
 from cde_resources.mlflow import MlflowResource, training_run
 from cde_resources.portfolio import PortfolioResource
 from cde_resources.releases import ReleasesResource
+from cde_serving.ledger import LedgerError
 
 GROUP = "model"
 
@@ -218,7 +219,7 @@ def _against_champion(
         if champion is None:
             return None
         scores = _champion_scores(champion, book, holdout)
-    except (BundleError, KeyError) as error:
+    except (BundleError, LedgerError, KeyError) as error:
         return {"comparable": False, "reason": f"the champion cannot score this book: {error}"}
     return {"comparable": True, "bundle": champion.digest, **compare(labels_of(holdout), challenger_scores, scores)}
 

@@ -12,7 +12,7 @@ import cde_domain
 from cde_assets.metadata import OWNERS, table
 from cde_checks.gate import Refusal, examine
 from cde_domain.governance.fairness import Verdict
-from cde_domain.release import verify_bundle, write_bundle
+from cde_domain.release import BundleError, verify_bundle, write_bundle
 from cde_resources.bentos import BentoStore
 from cde_resources.mlflow import MlflowResource
 from cde_resources.portfolio import PortfolioResource
@@ -61,7 +61,10 @@ def champion_model(
     portfolio.scoring_model(challenger_model["digest"])  # verified here, so that only checked files are released
     store = releases.store()
     bundle = write_bundle(store.bundles, portfolio.reference, lending, served)
-    verify_bundle(bundle, bundle.name)  # one that was there already may have been changed
+    try:
+        verify_bundle(bundle, bundle.name)  # one that was there already may have been changed
+    except BundleError as error:
+        raise _refuse([Refusal("bundle", str(error), f"Remove {bundle}, which is written anew")]) from error
     current = store.ledger.current()
     compared_with = evaluation["champion"]["bundle"] if evaluation["champion"] else None
     if current is None or current.bundle != bundle.name:

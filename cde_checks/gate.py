@@ -5,8 +5,9 @@ gate asks the event log itself, for the materialisations that the challenger and
 signed evidence pack of just these materialisations, and a person's approval where the portfolio wants one.
 """
 
+import functools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -101,13 +102,14 @@ def judged(instance: dg.DagsterInstance, portfolio: str, assets: Iterable[str] =
     """The materialisations that the latest ones of some assets were made from, themselves included."""
     made_from: dict[dg.AssetKey, int] = {}
     found: list[Refusal] = []
+    read = functools.cache(functools.partial(_record, instance))  # the walks from all reports meet
     for name in assets:
         key = dg.AssetKey([portfolio, name])
         records = instance.fetch_materializations(key, limit=1).records
         if not records:
             return Judged({}, (Refusal(name, "was never materialised", _RERUN),))
-        found += _merge(made_from, _ancestry(instance, key, records[0].storage_id), reader=name)
-    about = {key.path[-1]: _materialisation(instance, key, storage_id) for key, storage_id in made_from.items()}
+        found += _merge(made_from, _ancestry(read, key, records[0].storage_id), reader=name)
+    about = {key.path[-1]: _materialisation(read, key, storage_id) for key, storage_id in made_from.items()}
     found += [Refusal(name, "was reported by hand, not made by a run", _RERUN) for name in about if not about[name].run]
     return Judged(about, tuple(found))
 
@@ -150,7 +152,10 @@ def _numbers(metadata: Mapping[str, Any]) -> dict[str, bool | int | float | str]
     }
 
 
-def _ancestry(instance: dg.DagsterInstance, key: dg.AssetKey, storage_id: int) -> dict[dg.AssetKey, set[int]]:
+_Read = Callable[[dg.AssetKey, int], dg.EventLogRecord | None]
+
+
+def _ancestry(read: _Read, key: dg.AssetKey, storage_id: int) -> dict[dg.AssetKey, set[int]]:
     """Every materialisation that one was made from, directly or not, itself included, by asset."""
     ancestry: dict[dg.AssetKey, set[int]] = {}
     pending = [(key, storage_id)]
@@ -159,7 +164,7 @@ def _ancestry(instance: dg.DagsterInstance, key: dg.AssetKey, storage_id: int) -
         if storage_id in ancestry.setdefault(key, set()):
             continue
         ancestry[key].add(storage_id)
-        record = _record(instance, key, storage_id)
+        record = read(key, storage_id)
         materialization = record.event_log_entry.asset_materialization if record else None
         for tag, value in (materialization.tags or {}).items() if materialization else ():
             if tag.startswith(_POINTER) and value != "NULL":
@@ -174,18 +179,18 @@ def _record(instance: dg.DagsterInstance, key: dg.AssetKey, storage_id: int) -> 
     return found[0] if found else None
 
 
-def _metadata(instance: dg.DagsterInstance, key: dg.AssetKey, storage_id: int) -> Mapping[str, Any]:
-    record = _record(instance, key, storage_id)
+def _metadata(read: _Read, key: dg.AssetKey, storage_id: int) -> Mapping[str, Any]:
+    record = read(key, storage_id)
     materialization = record.event_log_entry.asset_materialization if record else None
     return {name: value.value for name, value in materialization.metadata.items()} if materialization else {}
 
 
-def _materialisation(instance: dg.DagsterInstance, key: dg.AssetKey, storage_id: int) -> Materialisation:
-    record = _record(instance, key, storage_id)
+def _materialisation(read: _Read, key: dg.AssetKey, storage_id: int) -> Materialisation:
+    record = read(key, storage_id)
     return Materialisation(
         storage_id=storage_id,
         run=record.run_id if record else "",
-        sha256=_metadata(instance, key, storage_id).get("sha256"),
+        sha256=_metadata(read, key, storage_id).get("sha256"),
     )
 
 
@@ -248,7 +253,8 @@ def _examine_evidence(
     lending = portfolio.load()
 
     def metadata(asset: str) -> Mapping[str, Any]:
-        return _metadata(instance, dg.AssetKey([lending.name, asset]), made_from[asset].storage_id)
+        read = functools.partial(_record, instance)
+        return _metadata(read, dg.AssetKey([lending.name, asset]), made_from[asset].storage_id)
 
     digest = str(metadata(EVIDENCE)["evidence"])
     try:
@@ -311,7 +317,8 @@ def _examine_ledger(case: Case, instance: dg.DagsterInstance, releases: Releases
         return
     key = dg.AssetKey([releases.portfolio, "champion_model"])
     records = instance.fetch_materializations(key, limit=1).records
-    told = _metadata(instance, key, records[0].storage_id).get("ledger_entry", 0) if records else 0
+    read = functools.partial(_record, instance)
+    told = _metadata(read, key, records[0].storage_id).get("ledger_entry", 0) if records else 0
     if told > len(entries):
         reason = f"has {len(entries)} entries, but there was an entry {told}"
         case.refusals.append(Refusal("ledger", reason, "Restore ledger.jsonl from a backup"))

@@ -13,6 +13,7 @@ from cde_domain.digests import json_bytes, sha256_of
 from cde_resources.portfolio import PortfolioResource
 from cde_resources.releases import ReleasesResource
 from cde_serving.evidence import Enclosure, Materialisation, write_pack
+from cde_serving.signing import SignatureError
 
 GROUP = "governance"
 DATA = ("loan_book", "training_set", "holdout_set")
@@ -37,6 +38,10 @@ def evidence_pack(
     if len(codes) != 1:
         raise dg.Failure("the portfolio's code or policy changed between the reports", allow_retries=False)
     made_from = judgement.made_from
+    try:
+        key = releases.signer()
+    except SignatureError as error:
+        raise dg.Failure(f"the evidence cannot be signed: {error}", allow_retries=False) from error
     checks = check_results(context.instance, name, made_from)
     folder = write_pack(
         releases.store().evidence,
@@ -50,7 +55,7 @@ def evidence_pack(
         commit=_commit(),
         data={asset: str(made_from[asset].sha256) for asset in DATA},
         made_from=made_from,
-        key=releases.signer(),
+        key=key,
     )
     failed = [f"{result.asset}/{result.check}" for result in checks if not result.passed]
     context.add_output_metadata(
