@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -95,10 +96,13 @@ def why_not(portfolio: PortfolioArgument = None) -> None:
     settings = _choose(portfolio)
     from cde_assets.demo import open_instance
     from cde_checks.gate import refusals
+    from cde_resources.portfolio import PortfolioResource
+    from cde_resources.releases import ReleasesResource
 
     name = settings.portfolio_name()
+    portfolio_resource = PortfolioResource(reference=settings.portfolio, state=str(settings.home))
     with open_instance(settings) as instance:
-        found = refusals(instance, name)
+        found = refusals(instance, portfolio_resource, ReleasesResource.of(settings, name))
     if not found:
         typer.echo(f"The latest challenger of {name} passed every check; nothing stands in the way of its promotion.")
         return
@@ -106,3 +110,115 @@ def why_not(portfolio: PortfolioArgument = None) -> None:
     for refusal in found:
         typer.echo(f"  - {refusal}")
     raise typer.Exit(1)
+
+
+@app.command("verify-evidence")
+def verify_evidence(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", exists=True, file_okay=False, help="The evidence pack.")],
+    key: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="The public key to trust; that of the settings by default."),
+    ] = None,
+) -> None:
+    """Verify an evidence pack offline: its signature, and that no file was changed, added or removed."""
+    from cde_serving.evidence import EvidenceError, verify_pack
+    from cde_serving.settings import Settings
+    from cde_serving.signing import SignatureError, TrustedKeys
+
+    try:
+        trusted = TrustedKeys.read(key or Settings().verify_key_file())
+    except SignatureError as error:
+        raise typer.BadParameter(str(error), param_hint="--key") from error
+    try:
+        pack = verify_pack(folder, trusted)
+    except EvidenceError as error:
+        typer.echo(f"{folder}: NOT verified: {error}")
+        raise typer.Exit(1) from error
+    manifest = pack.manifest
+    failed = [f"{result.asset}/{result.check}" for result in pack.checks if not result.passed]
+    typer.echo(f"{folder}: verified")
+    typer.echo(f"  evidence {pack.digest}")
+    typer.echo(f"  model    {manifest.model_digest} of {manifest.portfolio}, commit {manifest.commit or 'unknown'}")
+    typer.echo(f"  made     {manifest.created_at:%Y-%m-%d %H:%M} UTC in run {manifest.run}")
+    typer.echo(f"  holds    {len(manifest.files)} files, {len(pack.checks)} check results")
+    typer.echo(f"  failed   {', '.join(failed) or 'none'}")
+
+
+@app.command()
+def approve(
+    evidence: Annotated[str, typer.Option(help="The digest of the evidence pack.")],
+    key: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="The approver's private key (PEM).")],
+    name: Annotated[str, typer.Option(help="The approver, under whose name the public key is filed.")],
+    portfolio: PortfolioArgument = None,
+    valid_days: Annotated[int, typer.Option(min=1, max=365, help="How long the approval counts.")] = 30,
+) -> None:
+    """Sign an approval of one evidence pack with the approver's own key."""
+    settings = _choose(portfolio)
+    from cde_resources.releases import ReleasesResource
+    from cde_serving.approvals import Approval, ApprovalError, write_approval
+    from cde_serving.evidence import EvidenceError, verify_pack
+    from cde_serving.signing import SignatureError, SigningKey
+
+    releases = ReleasesResource.of(settings, settings.portfolio_name())
+    store = releases.store()
+    folder = store.evidence / evidence
+    if len(evidence) != 64 or not folder.is_dir():
+        raise typer.BadParameter(f"there is no {folder}", param_hint="--evidence")
+    try:
+        trusted, now = releases.trusted(), releases.now()
+        pack = verify_pack(folder, trusted)
+        if pack.digest != evidence:
+            raise EvidenceError(f"it is the pack {pack.digest[:12]}")
+        approval = Approval.of(pack, name=name, key=SigningKey.read(key), at=now, days=valid_days)
+        approval.verify(pack, approvers=releases.approvers(), platform=trusted, now=now)
+    except (EvidenceError, ApprovalError, SignatureError) as error:
+        typer.echo(f"Not approved: {error}")
+        raise typer.Exit(1) from error
+    typer.echo(f"{name} approves model {pack.manifest.model_digest[:12]} until {approval.valid_until:%Y-%m-%d}:")
+    typer.echo(f"  {write_approval(store.approvals, approval)}")
+    typer.echo("Materialise champion_model and scoring_bento to promote it.")
+
+
+@app.command()
+def rollback(
+    portfolio: PortfolioArgument = None,
+    to: Annotated[
+        str | None, typer.Option(help="The digest of an earlier champion's bundle; by default the one before.")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why, for the ledger.")] = "",
+) -> None:
+    """Make an earlier champion answer again: one ledger entry, which a running service follows within two seconds."""
+    settings = _choose(portfolio)
+    import getpass
+
+    from cde_domain.release import BundleError
+    from cde_resources.releases import ReleasesResource
+    from cde_serving.ledger import LedgerConflictError, LedgerError
+    from cde_serving.releases import RollbackError
+    from cde_serving.signing import SignatureError
+
+    name = settings.portfolio_name()
+    releases = ReleasesResource.of(settings, name)
+    try:
+        by = f"person:{getpass.getuser()}"
+        entry = releases.store().roll_back(to, key=releases.signer(), by=by, reason=reason)
+    except (RollbackError, BundleError, LedgerError, LedgerConflictError, SignatureError) as error:
+        typer.echo(f"Not rolled back: {error}")
+        raise typer.Exit(1) from error
+    typer.echo(f"{name} is answered by {entry.bundle[:12]} again, no longer by {str(entry.previous)[:12]}")
+    typer.echo(f"(entry {entry.sequence} of its ledger)")
+    if version := entry.details.get("mlflow_version"):
+        _follow_in_mlflow(settings, name, str(version))
+
+
+def _follow_in_mlflow(settings: Any, name: str, version: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    from cde_resources.mlflow import MlflowResource
+
+    try:
+        MlflowResource.of(settings, name).set_alias("champion", version)
+    except MlflowException as error:  # the ledger decides what is served, the alias only shows it
+        typer.echo(f"MLflow's alias champion could not follow to version {version}: {error}", err=True)
+    else:
+        typer.echo(f"MLflow's alias champion follows to version {version}.")

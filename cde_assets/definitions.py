@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from cde_assets import features, model, release
-from cde_assets.governance import card, compliance, fairness, reports
+from cde_assets.governance import card, compliance, evidence, fairness, reports
 from cde_assets.loan_book import loan_book_assets
 from cde_assets.telemetry import switch_telemetry_off
 from cde_checks import features as feature_checks
@@ -20,6 +20,7 @@ from cde_resources.artefacts import ArtefactIOManager
 from cde_resources.bentos import BentoStore
 from cde_resources.mlflow import MlflowResource, dagster_mlflow_run, end_mlflow_on_run_finished
 from cde_resources.portfolio import PortfolioResource
+from cde_resources.releases import ReleasesResource
 from cde_serving.settings import Settings
 
 JOB = "train_and_release"
@@ -32,19 +33,13 @@ def build_definitions(reference: str, settings: Settings) -> dg.Definitions:
     portfolio = load_portfolio(reference)
     loan_book_module = ModuleType("loan_book")  # its assets depend on the portfolio's sources
     vars(loan_book_module).update(loan_book_assets(portfolio))
-    home = settings.portfolio_home(portfolio.name)
     options = settings.source_options if reference == settings.portfolio else {}
-    registry = MlflowResource(
-        tracking_uri=settings.tracking_uri(),
-        artefacts=str(home / "mlflow"),
-        experiment=portfolio.name,
-        ui=f"http://{settings.host}:{settings.mlflow_port}",
-    )
+    registry = MlflowResource.of(settings, portfolio.name)
     return dg.Definitions(
         assets=_under(
             portfolio.name,
             dg.load_assets_from_modules(
-                [loan_book_module, features, model, fairness, reports, compliance, card, release]
+                [loan_book_module, features, model, fairness, reports, compliance, card, evidence, release]
             ),
         ),
         asset_checks=_under(portfolio.name, dg.load_asset_checks_from_modules(CHECKS)),
@@ -61,6 +56,7 @@ def build_definitions(reference: str, settings: Settings) -> dg.Definitions:
             "io_manager": ArtefactIOManager(folder=str(settings.home / "artefacts")),
             "portfolio": PortfolioResource(reference=reference, state=str(settings.home), source_options=options),
             "registry": registry,
+            "releases": ReleasesResource.of(settings, portfolio.name),
             "mlflow": dagster_mlflow_run(registry),
             "bentos": BentoStore(home=str(settings.home / "bentoml")),
         },

@@ -36,6 +36,8 @@ def run_demo(settings: Settings) -> int:
         return 1
     evidence = _artefacts(settings)
     console.print(_headline(evidence))
+    pack = settings.portfolio_home(settings.portfolio_name()) / "evidence" / evidence["evidence_pack"]["digest"]
+    console.print(f"The evidence for it is signed. Verify it with: cde verify-evidence {pack}")
     try:
         decision = _score_example(settings, console)
     except (ServerError, httpx.HTTPError) as error:
@@ -145,7 +147,10 @@ def _quiet() -> None:
 
 def _artefacts(settings: Settings) -> dict[str, Any]:
     folder: Path = settings.home / "artefacts" / settings.portfolio_name()
-    return {name: json.loads((folder / f"{name}.json").read_text()) for name in ("evaluation", "fairness_report")}
+    return {name: json.loads((folder / f"{name}.json").read_text()) for name in _TOLD}
+
+
+_TOLD = ("evaluation", "fairness_report", "evidence_pack")
 
 
 def _headline(evidence: dict[str, Any]) -> Table:

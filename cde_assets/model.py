@@ -16,12 +16,13 @@ from cde_domain.features.frame import columns_of_frame
 from cde_domain.features.table import matrix_of
 from cde_domain.model.evaluation import Performance, compare, decision_mix
 from cde_domain.model.scoring_model import ScoringModel
-from cde_domain.portfolio import Portfolio, portfolio_digest
+from cde_domain.portfolio import Portfolio
 from cde_domain.release import Bundle, BundleError
 from cde_resources.artefacts import recorded_digest
 from cde_resources.mlflow import MlflowResource, training_run
 from cde_resources.portfolio import PortfolioResource
-from cde_serving.releases import ReleaseStore
+from cde_resources.releases import ReleasesResource
+from cde_serving.ledger import LedgerError
 
 GROUP = "model"
 
@@ -80,7 +81,6 @@ def challenger_model(
     data_digest = recorded_digest(context.instance, dg.AssetKey([*context.asset_key.path[:-1], "training_set"]))
     provenance: dict[str, Any] = {
         "portfolio": lending.name,
-        "portfolio_sha256": portfolio_digest(portfolio.reference),
         "training_set_sha256": data_digest,
         "training_rows": len(training_set),
         "library": f"xgboost {xgboost.__version__}",
@@ -152,6 +152,7 @@ def evaluation(
     context: dg.AssetExecutionContext,
     portfolio: PortfolioResource,
     registry: MlflowResource,
+    releases: ReleasesResource,
     challenger_model: dict[str, Any],
     holdout_set: pd.DataFrame,
     out_of_fold_scores: pd.DataFrame,
@@ -166,11 +167,12 @@ def evaluation(
     decisions = decide_all(lending.features, matrix, scores, policy, model)
     report = {
         "model_digest": challenger_model["digest"],
+        "portfolio_code": portfolio.code_digest(),
         "holdout": Performance.of(repaid, scores).as_json(),
         "cross_validation": _cross_validation(out_of_fold_scores),
         "decisions": decision_mix(decisions, repaid),
         "policy": {"version": policy.version, "approve_at": policy.approve_at, "review_at": policy.review_at},
-        "champion": _against_champion(portfolio, loan_book, holdout_set, scores),
+        "champion": _against_champion(releases, loan_book, holdout_set, scores),
     }
     client, run_id = registry.client(), challenger_model["mlflow_run_id"]
     for part in ("holdout", "cross_validation"):
@@ -210,14 +212,14 @@ def _cross_validation(scored: pd.DataFrame) -> dict[str, Any]:
 
 
 def _against_champion(
-    portfolio: PortfolioResource, book: pd.DataFrame, holdout: pd.DataFrame, challenger_scores: np.ndarray
+    releases: ReleasesResource, book: pd.DataFrame, holdout: pd.DataFrame, challenger_scores: np.ndarray
 ) -> dict[str, Any] | None:
     try:
-        champion = ReleaseStore(portfolio.home).current()
+        champion = releases.store().current()
         if champion is None:
             return None
         scores = _champion_scores(champion, book, holdout)
-    except (BundleError, KeyError) as error:
+    except (BundleError, LedgerError, KeyError) as error:
         return {"comparable": False, "reason": f"the champion cannot score this book: {error}"}
     return {"comparable": True, "bundle": champion.digest, **compare(labels_of(holdout), challenger_scores, scores)}
 

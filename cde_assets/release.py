@@ -10,15 +10,16 @@ from dagster import AssetExecutionContext
 
 import cde_domain
 from cde_assets.metadata import OWNERS, table
-from cde_checks.gate import Refusal, refusals
+from cde_checks.gate import Refusal, examine
 from cde_domain.governance.fairness import Verdict
-from cde_domain.portfolio import portfolio_digest
-from cde_domain.release import write_bundle
+from cde_domain.release import BundleError, verify_bundle, write_bundle
 from cde_resources.bentos import BentoStore
 from cde_resources.mlflow import MlflowResource
 from cde_resources.portfolio import PortfolioResource
+from cde_resources.releases import ReleasesResource
+from cde_serving.evidence import Pack
 from cde_serving.ledger import LedgerConflictError
-from cde_serving.releases import BUNDLES, LEDGER, ReleaseStore
+from cde_serving.releases import BUNDLES, LEDGER, PUBLIC_KEY
 
 GROUP = "release"
 
@@ -29,52 +30,60 @@ def _refuse(found: list[Refusal]) -> dg.Failure:
     return dg.Failure(f"promotion refused:\n{lines}", {"refusals": table(rows)}, allow_retries=False)
 
 
-@dg.asset(group_name=GROUP, owners=OWNERS, kinds={"mlflow"}, deps=["explanation_report", "compliance_report"])
+@dg.asset(group_name=GROUP, owners=OWNERS, kinds={"mlflow"})
 def champion_model(
     context: AssetExecutionContext,
     portfolio: PortfolioResource,
+    releases: ReleasesResource,
     registry: MlflowResource,
     challenger_model: dict[str, Any],
     evaluation: dict[str, Any],
     fairness_report: dict[str, Any],
     model_card: dict[str, Any],
+    evidence_pack: dict[str, Any],
 ) -> dict[str, Any]:
     """
-    The challenger, promoted: its bundle is written, the ledger names it, and MLflow's alias follows.
+    The challenger, promoted: its bundle is written, the signed ledger names it, and MLflow's alias follows.
 
     Refuses unless every blocking check passed on exactly the materialisations that the challenger and its reports were
-    made from, whatever else ran since and however this asset was started.
+    made from, the signed evidence pack says the same about the same model, and a named person approved it where the
+    portfolio wants that; whatever else ran since and however this asset was started.
     """
     lending = portfolio.load()
-    found = refusals(context.instance, lending.name)
-    if challenger_model["provenance"]["portfolio_sha256"] != portfolio_digest(portfolio.reference):
-        remedy = "Run train_and_release again, so that what is promoted is what was judged"
-        found.append(Refusal("portfolio", "its code or policy changed since the challenger was made", remedy))
-    if lending.promotion != "automatic":
-        found.append(
-            Refusal("promotion", f"{lending.name} is not promoted automatically", "A named person must approve it")
+    case = examine(context.instance, portfolio, releases)
+    if not case.refusals and (case.pack is None or _digests(evidence_pack, challenger_model) != _proven(case.pack)):
+        case.refusals.append(
+            Refusal("evidence_pack", "was made anew at this moment", "Materialise champion_model again")
         )
-    if found:
-        raise _refuse(found)
+    if case.refusals:
+        raise _refuse(case.refusals)
     served = portfolio.models / challenger_model["digest"] / "served"
     portfolio.scoring_model(challenger_model["digest"])  # verified here, so that only checked files are released
-    releases = ReleaseStore(portfolio.home)
-    bundle = write_bundle(releases.bundles, portfolio.reference, lending, served)
-    current = releases.ledger.current()
+    store = releases.store()
+    bundle = write_bundle(store.bundles, portfolio.reference, lending, served)
+    try:
+        verify_bundle(bundle, bundle.name)  # one that was there already may have been changed
+    except BundleError as error:
+        raise _refuse([Refusal("bundle", str(error), f"Remove {bundle}, which is written anew")]) from error
+    current = store.ledger.current()
     compared_with = evaluation["champion"]["bundle"] if evaluation["champion"] else None
     if current is None or current.bundle != bundle.name:
+        approval = {"approved_by": case.approval.name, "approver_key": case.approval.key} if case.approval else {}
         try:
-            current = releases.ledger.append(
+            current = store.ledger.append(
                 action="promote",
                 portfolio=lending.name,
                 bundle=bundle.name,
                 expected_previous=compared_with,
+                evidence=evidence_pack["digest"],
                 by=f"dagster:{context.run_id}",
+                key=releases.signer(),
                 notes=insufficient_data(fairness_report),
                 details={
                     "model_digest": challenger_model["digest"],
                     "mlflow_version": challenger_model["mlflow_version"],
                     "authority": lending.promotion,
+                    **approval,
                 },
             )
         except LedgerConflictError as error:
@@ -85,13 +94,27 @@ def champion_model(
         {
             "bundle": bundle.name,
             "model_digest": challenger_model["digest"],
+            "evidence": current.evidence,
             "ledger_entry": current.sequence,
             "insufficient_data": ", ".join(current.notes) or "none",
             "auc": evaluation["holdout"]["auc"],
             "card": dg.MetadataValue.md(model_card["markdown"]),
         }
     )
-    return {"bundle": bundle.name, "model_digest": challenger_model["digest"], "ledger_entry": current.sequence}
+    return {
+        "bundle": bundle.name,
+        "model_digest": challenger_model["digest"],
+        "evidence": current.evidence,
+        "ledger_entry": current.sequence,
+    }
+
+
+def _digests(evidence_pack: dict[str, Any], challenger_model: dict[str, Any]) -> tuple[str, str]:
+    return evidence_pack["digest"], challenger_model["digest"]
+
+
+def _proven(pack: Pack) -> tuple[str, str]:
+    return pack.digest, pack.manifest.model_digest
 
 
 def insufficient_data(fairness_report: dict[str, Any]) -> list[str]:
@@ -108,12 +131,13 @@ def insufficient_data(fairness_report: dict[str, Any]) -> list[str]:
 def scoring_bento(
     context: AssetExecutionContext,
     portfolio: PortfolioResource,
+    releases: ReleasesResource,
     bentos: BentoStore,
     champion_model: dict[str, Any],
 ) -> dict[str, Any]:
     """The BentoML bundle of the champion: service code, slim requirements and the promoted release, nothing else."""
     source = Path(cde_domain.__file__).parents[1]
-    releases = ReleaseStore(portfolio.home)
+    store = releases.store()
     digest = champion_model["bundle"]
     with tempfile.TemporaryDirectory() as folder:
         context_folder = Path(folder)
@@ -121,8 +145,10 @@ def scoring_bento(
             shutil.copytree(source / package, context_folder / package, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("bentofile.yaml", "requirements-bento.lock"):
             shutil.copy(source / name, context_folder / name)
-        shutil.copytree(releases.bundles / digest, context_folder / "release" / BUNDLES / digest)
-        shutil.copy(releases.folder / LEDGER, context_folder / "release" / LEDGER)
+        release = context_folder / "release"
+        shutil.copytree(store.bundles / digest, release / BUNDLES / digest)
+        shutil.copy(store.ledger.path, release / LEDGER)
+        shutil.copy(store.ledger.public_key, release / PUBLIC_KEY)
         tag = bentos.build(context_folder, name=f"credit_decision_{portfolio.load().name}", version=digest[:12])
     path = bentos.path(tag)
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

@@ -7,6 +7,8 @@ import pandas as pd
 
 from cde_domain.governance.fairness import Verdict
 from cde_domain.governance.verdicts import OPEN, Status
+from cde_resources.releases import ReleasesResource
+from cde_serving.evidence import EvidenceError, verify_pack
 
 ADDITIVITY = 1e-9
 MIN_REPAIR_RATE = 0.95
@@ -141,6 +143,32 @@ def card_agrees_with_the_evidence(
         description="; ".join(problems) or None,
         metadata={"numbers": len(expected), "absent": len(absent)},
     )
+
+
+@dg.asset_check(asset="evidence_pack", blocking=True)
+def pack_verifies(releases: ReleasesResource, evidence_pack: dict[str, Any]) -> dg.AssetCheckResult:
+    """The pack is signed, no file in it was changed, added or removed, and every report is about its model."""
+    try:
+        pack = verify_pack(releases.store().evidence / evidence_pack["digest"], releases.trusted())
+    except EvidenceError as error:
+        return dg.AssetCheckResult(passed=False, description=str(error))
+    digest = pack.manifest.model_digest
+    strangers = [
+        file.asset
+        for file in pack.manifest.files
+        if file.path.startswith("reports/") and digest not in _models_of(pack.report(file.path))
+    ]
+    if pack.digest != evidence_pack["digest"]:
+        strangers.append("manifest.json")
+    return dg.AssetCheckResult(
+        passed=not strangers,
+        description=f"not about model {digest[:12]}: {', '.join(strangers)}" if strangers else None,
+        metadata={"files": len(pack.manifest.files), "checks": len(pack.checks), "evidence": pack.digest},
+    )
+
+
+def _models_of(report: dict[str, Any]) -> set[Any]:
+    return {report.get("model_digest"), report.get("digest")}
 
 
 _MEASURES = ("gini", "ks", "brier", "log_loss", "calibration_error")

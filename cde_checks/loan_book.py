@@ -8,8 +8,10 @@ from cde_domain.features.feature import feature_matrix
 from cde_domain.features.frame import columns_of_frame
 from cde_domain.loan_book import immature, validate
 from cde_domain.model.metrics import PsiReference
+from cde_domain.release import BundleError
 from cde_resources.portfolio import PortfolioResource
-from cde_serving.releases import ReleaseStore
+from cde_resources.releases import ReleasesResource
+from cde_serving.ledger import LedgerError
 
 
 @dg.asset_check(asset="loan_book", blocking=True)
@@ -44,10 +46,13 @@ def outcomes_are_mature(portfolio: PortfolioResource, loan_book: pd.DataFrame) -
 
 @dg.asset_check(asset="loan_book")
 def has_not_drifted_from_the_champions_book(
-    portfolio: PortfolioResource, loan_book: pd.DataFrame
+    portfolio: PortfolioResource, releases: ReleasesResource, loan_book: pd.DataFrame
 ) -> dg.AssetCheckResult:
     """The book resembles the one that the champion learned from (population stability index by feature)."""
-    champion = ReleaseStore(portfolio.home).current()
+    try:
+        champion = releases.store().current()
+    except (BundleError, LedgerError) as error:
+        return dg.AssetCheckResult(passed=False, severity=dg.AssetCheckSeverity.WARN, description=str(error))
     if champion is None:
         return dg.AssetCheckResult(passed=True, metadata={"champion": "none yet"})
     lending, references = champion.portfolio, champion.engine.model.feature_references

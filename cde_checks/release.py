@@ -13,8 +13,8 @@ from cde_domain.application import columns_of, request_of
 from cde_domain.features.table import applied_on
 from cde_resources.bentos import BentoStore
 from cde_resources.portfolio import PortfolioResource
+from cde_resources.releases import ReleasesResource
 from cde_serving.decide import decide_line
-from cde_serving.releases import ReleaseStore
 
 ASKED = 200
 
@@ -26,13 +26,14 @@ ASKED = 200
 )
 def bento_answers_like_the_champion(
     portfolio: PortfolioResource,
+    releases: ReleasesResource,
     bentos: BentoStore,
     scoring_bento: dict[str, Any],
     holdout_set: pd.DataFrame,
     loan_book: pd.DataFrame,
 ) -> dg.AssetCheckResult:
     """The code inside the bento decides hold-out applications exactly as the champion does here."""
-    champion = ReleaseStore(portfolio.home).current()
+    champion = releases.store().current()
     if champion is None or champion.digest != scoring_bento["bundle"]:
         return dg.AssetCheckResult(passed=False, description="the bento is not of today's champion")
     lines = _lines(portfolio, loan_book, holdout_set)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from cde_domain.application import columns_of
-from cde_domain.digests import file_digest, json_digest
 from cde_domain.features.feature import Feature
 
 if TYPE_CHECKING:
@@ -227,11 +226,6 @@ def portfolio_code(reference: str) -> PortfolioCode:
     folder = path.parent
     found = sorted(file for pattern in ("*.py", "*.yaml") for file in folder.rglob(pattern))
     return PortfolioCode(path.stem, attribute, {file.relative_to(folder).as_posix(): file for file in found})
-
-
-def portfolio_digest(reference: str) -> str:
-    """The digest of a portfolio's code and policy as they are now."""
-    return json_digest({name: file_digest(path) for name, path in portfolio_code(reference).files.items()})
 
 
 def load_portfolio_copy(folder: Path, module: str, attribute: str, package: str) -> Portfolio:

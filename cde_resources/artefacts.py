@@ -30,7 +30,11 @@ class ArtefactIOManager(dg.ConfigurableIOManager):
         target.parent.mkdir(parents=True, exist_ok=True)
         unfinished = target.with_name(f".{target.name}.unfinished")
         if isinstance(obj, dict):
-            write_json(unfinished, obj)
+            try:
+                write_json(unfinished, obj)
+            except ValueError as error:
+                name = context.asset_key.to_user_string()
+                raise dg.Failure(f"{name} cannot be written as JSON: {error}", allow_retries=False) from error
         else:
             context.add_output_metadata(_write_parquet(unfinished, obj))
         unfinished.replace(target)
@@ -48,7 +52,10 @@ class ArtefactIOManager(dg.ConfigurableIOManager):
         if event is None or event.asset_materialization is None:
             raise dg.Failure(f"{name} has not been materialised yet", allow_retries=False)
         metadata = event.asset_materialization.metadata
-        path = Path(str(metadata["path"].value))
+        written = Path(str(metadata["path"].value))
+        path = (
+            Path(self.folder).joinpath(*context.asset_key.path).with_suffix(written.suffix)
+        )  # the home may have moved
         if not path.is_file() or file_digest(path) != metadata["sha256"].value:
             raise dg.Failure(f"{path.name} is not the file that {name} was materialised as", allow_retries=False)
         return json.loads(path.read_text(encoding="utf-8")) if path.suffix == ".json" else parquet_frame(path)

@@ -6,10 +6,12 @@ MLflow takes six seconds to import, so everything here imports it when it is fir
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import dagster as dg
 from dagster._core.definitions.decorators.hook_decorator import event_list_hook
+
+from cde_serving.settings import Settings
 
 
 class MlflowResource(dg.ConfigurableResource):
@@ -19,6 +21,16 @@ class MlflowResource(dg.ConfigurableResource):
     artefacts: str
     experiment: str
     ui: str
+
+    @classmethod
+    def of(cls, settings: Settings, portfolio: str) -> Self:
+        """As the settings say."""
+        return cls(
+            tracking_uri=settings.tracking_uri(),
+            artefacts=str(settings.portfolio_home(portfolio) / "mlflow"),
+            experiment=portfolio,
+            ui=f"http://{settings.host}:{settings.mlflow_port}",
+        )
 
     def client(self) -> Any:
         """An `mlflow.MlflowClient` for tracking and registry."""

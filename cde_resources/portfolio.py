@@ -7,8 +7,9 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from cde_domain.digests import file_digest, json_digest
 from cde_domain.model.scoring_model import ScoringModel, model_digest
-from cde_domain.portfolio import Portfolio, load_portfolio
+from cde_domain.portfolio import Portfolio, load_portfolio, portfolio_code
 
 
 @cache
@@ -39,6 +40,12 @@ class PortfolioResource(dg.ConfigurableResource):
             pydantic.ValidationError: an option is unknown or of the wrong type.
         """
         return self.load().options.model_validate(self.source_options)
+
+    def code_digest(self) -> str:
+        """The digest of the portfolio's code and policy as they are on disk: all that decides besides the model."""
+        files = portfolio_code(self.reference).files
+        digests = {name: file_digest(path) for name, path in files.items()}
+        return json_digest({"code": digests, "policy": file_digest(self.load().policy_file)})
 
     @property
     def home(self) -> Path:

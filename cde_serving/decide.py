@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from cde_domain.release import Bundle
-from cde_serving.releases import ReleaseStore
+from cde_serving.releases import PUBLIC_KEY, ReleaseStore
 
 
 def decide_line(bundle: Bundle, line: bytes) -> bytes:
@@ -31,7 +31,8 @@ def decide_line(bundle: Bundle, line: bytes) -> bytes:
 
 def main() -> None:
     """Decide every line of standard input."""
-    bundle = ReleaseStore(Path(sys.argv[1])).current()
+    folder = Path(sys.argv[1])
+    bundle = ReleaseStore(folder, folder / PUBLIC_KEY).current()
     if bundle is None:
         raise SystemExit(f"nothing is promoted in {sys.argv[1]}")
     for line in sys.stdin.buffer:

@@ -60,11 +60,13 @@ class ReleaseFollower:
             self._failed(f"{type(error).__name__}: {error}")
 
     def _serve_current(self) -> None:
-        entry = self.store.ledger.current()
-        if entry is None:
-            if self.serving is not None:
-                self._failed("the ledger is gone")
+        entries = self.store.ledger.entries()
+        if self.entry is not None and entries[self.entry.sequence - 1 : self.entry.sequence] != (self.entry,):
+            self._failed("the ledger lost an entry that was served")  # cut short, or an older copy: both verify
             return
+        if not entries:
+            return
+        entry = entries[-1]
         if self.serving is None or entry.bundle != self.serving.digest:
             bundle = self.store.load(entry)
             warm_bundle(bundle, self._clock)

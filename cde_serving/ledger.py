@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from cde_domain.clock import Clock, utc_now
 from cde_domain.digests import json_digest
+from cde_serving.signing import SignatureError, SigningKey, TrustedKeys
 
 Action = Literal["promote", "rollback"]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -31,7 +32,8 @@ class LedgerEntry(BaseModel):
     """
     One promotion or rollback.
 
-    `previous` is the bundle that was current before, `previous_entry` the digest of the line before ("" for the first).
+    `previous` is the bundle that was current before, `previous_entry` the digest of the line before ("" for the first),
+    `evidence` the digest of the evidence pack. `signature` is over all other fields, by the key whose id is `key`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,25 +44,30 @@ class LedgerEntry(BaseModel):
     action: Action
     bundle: Digest
     previous: Digest | None
-    evidence: str = ""
+    evidence: Digest
     by: str
     notes: tuple[str, ...] = ()
     details: dict[str, Any] = {}
     previous_entry: str
+    key: str
+    signature: str
 
 
 class PromotionLedger:
     """
-    An append-only file of one JSON entry a line, each carrying the SHA-256 of the one before.
+    An append-only file of one JSON entry a line, each signed and carrying the SHA-256 of the one before.
 
-    The chain is taken over each line's JSON value as stored, so a field added to the entry later leaves old lines
-    valid.
+    Only lines signed by a key in the PEM file `public_key` are believed. Chain and signature are taken over each line's
+    JSON value as stored, so a field added to the entry later leaves old lines valid. With `portfolio`, the ledger of
+    another portfolio is refused.
     A last line without its newline was cut off by a crash before `append` returned: nobody was told that it holds, so
     readers ignore it and the next append overwrites it.
     """
 
-    def __init__(self, path: Path, clock: Clock = utc_now) -> None:
+    def __init__(self, path: Path, public_key: Path, *, portfolio: str | None = None, clock: Clock = utc_now) -> None:
         self.path = path
+        self.public_key = public_key
+        self.portfolio = portfolio
         self._clock = clock
 
     def entries(self) -> tuple[LedgerEntry, ...]:
@@ -68,7 +75,8 @@ class PromotionLedger:
         All entries, oldest first.
 
         Raises:
-            LedgerError: a line is damaged or does not follow from the one before; the message gives its number.
+            LedgerError: a line is damaged, not signed by a trusted key, or does not follow from the one before; the
+                message gives its number.
         """
         return tuple(entry for entry, _ in self._verified())
 
@@ -85,7 +93,8 @@ class PromotionLedger:
         bundle: str,
         expected_previous: str | None,
         by: str,
-        evidence: str = "",
+        evidence: str,
+        key: SigningKey,
         notes: Sequence[str] = (),
         details: Mapping[str, Any] | None = None,
     ) -> LedgerEntry:
@@ -94,7 +103,7 @@ class PromotionLedger:
 
         Raises:
             LedgerConflictError: another bundle is current.
-            LedgerError: the ledger is damaged.
+            LedgerError: the ledger is damaged, or `key` is not one that its readers believe.
         """
         with self._locked():
             chain = self._verified()
@@ -104,43 +113,59 @@ class PromotionLedger:
                 raise LedgerConflictError(
                     f"expected {_short(expected_previous)} to be promoted, but {_short(current)} is"
                 )
-            entry = LedgerEntry(
-                sequence=len(chain) + 1,
-                at=self._clock().astimezone(UTC).isoformat().replace("+00:00", "Z"),
-                portfolio=portfolio,
-                action=action,
-                bundle=bundle,
-                previous=current,
-                evidence=evidence,
-                by=by,
-                notes=tuple(notes),
-                details=dict(details or {}),
-                previous_entry=chain[-1][1] if chain else "",
-            )
-            self._write(rfc8785.dumps(entry.model_dump(mode="json")) + b"\n")
+            value: dict[str, Any] = {
+                "sequence": len(chain) + 1,
+                "at": self._clock().astimezone(UTC).isoformat().replace("+00:00", "Z"),
+                "portfolio": portfolio,
+                "action": action,
+                "bundle": bundle,
+                "previous": current,
+                "evidence": evidence,
+                "by": by,
+                "notes": list(notes),
+                "details": dict(details or {}),
+                "previous_entry": chain[-1][1] if chain else "",
+                "key": key.public.id,
+            }
+            value["signature"] = key.sign("ledger entry", value)
+            entry = LedgerEntry.model_validate(value)
+            if key.public.id not in self._trusted().keys:  # an entry that readers would refuse is never written
+                raise LedgerError(f"the key {key.public.id} is not trusted for {self.path.name}")
+            self._write(rfc8785.dumps(value) + b"\n")
             return entry
 
     def _verified(self) -> list[tuple[LedgerEntry, str]]:
         """The entries with the digests of their lines."""
         chain: list[tuple[LedgerEntry, str]] = []
-        for number, line in enumerate(self._lines(), start=1):
+        lines = self._lines()
+        trusted = self._trusted() if lines else None
+        for number, line in enumerate(lines, start=1):
             try:
-                value = json.loads(line)
-                entry = LedgerEntry.model_validate(value)
-                digest = json_digest(value)
-            except ValidationError as error:
-                fields = ", ".join(".".join(map(str, problem["loc"])) or "entry" for problem in error.errors())
-                raise LedgerError(f"{self.path.name} line {number} is no entry: {fields}") from error
-            except (ValueError, RecursionError) as error:
-                raise LedgerError(f"{self.path.name} line {number} is damaged: {error}") from error
-            if entry.sequence != number:
-                raise LedgerError(f"{self.path.name} line {number} has the sequence number {entry.sequence}")
-            if entry.previous_entry != (chain[-1][1] if chain else ""):
-                raise LedgerError(f"{self.path.name} line {number} does not follow from the line before")
-            if entry.previous != (chain[-1][0].bundle if chain else None):
-                raise LedgerError(f"{self.path.name} line {number} names another previous bundle than the line before")
+                assert trusted is not None
+                entry, digest = _read_line(line, trusted)
+                self._follow(entry, chain)
+            except LedgerError as error:
+                raise LedgerError(f"{self.path.name} line {number} {error}") from error
             chain.append((entry, digest))
         return chain
+
+    def _follow(self, entry: LedgerEntry, chain: list[tuple[LedgerEntry, str]]) -> None:
+        """Refuse an entry that does not stand where it says."""
+        before, digest_before = chain[-1] if chain else (None, "")
+        if self.portfolio is not None and entry.portfolio != self.portfolio:
+            raise LedgerError(f"is of the ledger of {entry.portfolio}")
+        if entry.sequence != len(chain) + 1:
+            raise LedgerError(f"has the sequence number {entry.sequence}")
+        if entry.previous_entry != digest_before:
+            raise LedgerError("does not follow from the line before")
+        if entry.previous != (before.bundle if before else None):
+            raise LedgerError("names another previous bundle than the line before")
+
+    def _trusted(self) -> TrustedKeys:
+        try:
+            return TrustedKeys.read(self.public_key)
+        except SignatureError as error:
+            raise LedgerError(f"{self.path.name} cannot be verified: {error}") from error
 
     def _lines(self) -> list[bytes]:
         try:
@@ -165,6 +190,29 @@ class PromotionLedger:
             file.flush()
             os.fsync(file.fileno())
         _sync_folder(self.path.parent)
+
+
+def _read_line(line: bytes, trusted: TrustedKeys) -> tuple[LedgerEntry, str]:
+    """The entry of a line and the digest of the line, if a trusted key signed it."""
+    try:
+        value = json.loads(line)
+        if isinstance(value, dict) and "signature" not in value:
+            raise LedgerError("is not signed")
+        entry = LedgerEntry.model_validate(value)
+        digest = json_digest(value)
+        trusted.verify("ledger entry", _signed(value), key=entry.key, signature=entry.signature)
+    except (LedgerError, SignatureError) as error:
+        raise LedgerError(str(error)) from error
+    except ValidationError as error:
+        fields = ", ".join(".".join(map(str, problem["loc"])) or "entry" for problem in error.errors())
+        raise LedgerError(f"is no entry: {fields}") from error
+    except (ValueError, RecursionError) as error:
+        raise LedgerError(f"is damaged: {error}") from error
+    return entry, digest
+
+
+def _signed(value: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: field for name, field in value.items() if name != "signature"}
 
 
 def _sync_folder(folder: Path) -> None:

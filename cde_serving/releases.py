@@ -1,21 +1,33 @@
-"""The releases of one portfolio on disk: the promotion ledger beside the bundles it names."""
+"""The releases of one portfolio on disk: the promotion ledger, the bundles it names, and the evidence for them."""
 
 from pathlib import Path
 
 from cde_domain.release import Bundle, BundleError, load_bundle
 from cde_serving.ledger import LedgerEntry, PromotionLedger
+from cde_serving.signing import SigningKey
 
 LEDGER = "ledger.jsonl"
 BUNDLES = "bundles"
+PUBLIC_KEY = "signing.pub"  # beside a ledger that is built into a bento
+
+
+class RollbackError(ValueError):
+    """A rollback that leads nowhere."""
 
 
 class ReleaseStore:
-    """A folder with `ledger.jsonl` and `bundles/<digest>/`."""
+    """
+    A folder with `ledger.jsonl`, `bundles/<digest>/`, `evidence/<digest>/` and `approvals/`.
 
-    def __init__(self, folder: Path) -> None:
+    The ledger is believed as far as a key in the PEM file `public_key` signed it.
+    """
+
+    def __init__(self, folder: Path, public_key: Path, *, portfolio: str | None = None) -> None:
         self.folder = folder
         self.bundles = folder / BUNDLES
-        self.ledger = PromotionLedger(folder / LEDGER)
+        self.evidence = folder / "evidence"
+        self.approvals = folder / "approvals"
+        self.ledger = PromotionLedger(folder / LEDGER, public_key, portfolio=portfolio)
 
     def current(self) -> Bundle | None:
         """
@@ -42,14 +54,60 @@ class ReleaseStore:
             )
         return bundle
 
+    def roll_back(self, to: str | None, *, key: SigningKey, by: str, reason: str = "") -> LedgerEntry:
+        """
+        Make an earlier champion current again: the one before the current one, or that whose digest starts with `to`.
 
-def store_to_serve(home: Path, baked: Path) -> ReleaseStore:
+        Raises:
+            RollbackError: there is no such champion, or it is current already.
+            BundleError: its bundle can no longer be verified.
+            LedgerError: the ledger is damaged.
+            LedgerConflictError: something was promoted at the same moment.
+        """
+        entries = self.ledger.entries()
+        promoted = {entry.bundle: entry for entry in entries if entry.action == "promote"}  # the latest of each bundle
+        if not entries:
+            raise RollbackError("nothing was promoted yet")
+        current = entries[-1].bundle
+        target = self._earlier(promoted, current) if to is None else _chosen(promoted, to)
+        if target == current:
+            raise RollbackError(f"{target[:12]} is the champion already")
+        earned = promoted[target]
+        self.load(earned)
+        return self.ledger.append(
+            action="rollback",
+            portfolio=earned.portfolio,
+            bundle=target,
+            expected_previous=current,
+            evidence=earned.evidence,
+            by=by,
+            key=key,
+            notes=(reason,) if reason else (),
+            details=earned.details,
+        )
+
+    @staticmethod
+    def _earlier(promoted: dict[str, LedgerEntry], current: str) -> str:
+        # What it was promoted over, not what was served last: two rollbacks lead back twice, and never forth.
+        previous = promoted[current].previous
+        if previous is None:
+            raise RollbackError(f"there is no champion before {current[:12]}")
+        return previous
+
+
+def _chosen(promoted: dict[str, LedgerEntry], to: str) -> str:
+    chosen = [bundle for bundle in promoted if bundle.startswith(to)]
+    if len(chosen) != 1 or not to:
+        known = ", ".join(bundle[:12] for bundle in promoted)
+        raise RollbackError(f"{to!r} names {len(chosen)} of the bundles that were promoted: {known}")
+    return chosen[0]
+
+
+def store_to_serve(at_home: ReleaseStore, built_in: ReleaseStore) -> ReleaseStore:
     """
-    The releases that a service follows: under `home` if anything was promoted there, else those built into the bento.
+    The releases that a service follows: at home if anything was promoted there, else those built into the bento.
 
-    With neither, `home` is followed until something is promoted. Asked once at start, so that a `home` wiped under a
+    With neither, home is followed until something is promoted. Asked once at start, so that a home wiped under a
     running service does not bring back the older model of the bento.
     """
-    at_home = ReleaseStore(home)
-    built_in = ReleaseStore(baked)
     return built_in if built_in.ledger.path.exists() and not at_home.ledger.path.exists() else at_home

@@ -12,7 +12,7 @@ from cde_serving.decision_log import DecisionLog
 from cde_serving.follower import ReleaseFollower
 from cde_serving.logs import configure_logging
 from cde_serving.metrics import Metrics
-from cde_serving.releases import ReleaseStore, store_to_serve
+from cde_serving.releases import PUBLIC_KEY, ReleaseStore, store_to_serve
 from cde_serving.scorer import Scorer
 from cde_serving.settings import Settings
 
@@ -23,18 +23,21 @@ def open_scorer(settings: Settings, baked: Path = BAKED) -> Scorer:
     """
     Open everything that serving needs, as the settings say.
 
-    A bento with a release built in serves that release's portfolio, whatever the settings name.
+    A bento with a release built in serves that release's portfolio, whatever the settings name, and believes the public
+    key that was built in unless the settings name another.
 
     Raises:
         PortfolioError: the settings name a portfolio by an import path that cannot be loaded.
         LedgerError: the ledger built into the bento is damaged.
         LogUnavailableError: the decision log cannot be opened.
     """
-    built_in = ReleaseStore(baked).ledger.current()
-    name = built_in.portfolio if built_in else settings.portfolio_name()
+    built_in = ReleaseStore(baked, settings.verify_key or baked / PUBLIC_KEY)
+    first = built_in.ledger.current()
+    name = first.portfolio if first else settings.portfolio_name()
+    at_home = ReleaseStore(settings.portfolio_home(name), settings.verify_key_file(), portfolio=name)
     metrics = Metrics()
     log = DecisionLog(settings.log_url(name))
-    releases = ReleaseFollower(store_to_serve(settings.portfolio_home(name), baked), on_failure=metrics.release_failed)
+    releases = ReleaseFollower(store_to_serve(at_home, built_in), on_failure=metrics.release_failed)
     releases.start()
     return Scorer(releases, log, metrics, promote=_promote_command(settings.portfolio))
 

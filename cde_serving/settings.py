@@ -26,11 +26,14 @@ class Settings(BaseSettings):
     mlflow_tracking_uri: str | None = None
     decision_log_url: str | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    signing_key: Path | None = None
+    verify_key: Path | None = None
+    approver_keys: Path | None = None
 
-    @field_validator("home")
+    @field_validator("home", "signing_key", "verify_key", "approver_keys")
     @classmethod
-    def _absolute(cls, home: Path) -> Path:
-        return home.expanduser().absolute()
+    def _absolute(cls, path: Path | None) -> Path | None:
+        return path.expanduser().absolute() if path else None
 
     def portfolio_home(self, name: str) -> Path:
         """The folder that holds all state of the portfolio of this name."""
@@ -45,6 +48,18 @@ class Settings(BaseSettings):
         """
         # Only an import path is imported: a service of a shipped portfolio runs on the code in its bundle alone.
         return load_portfolio(self.portfolio).name if ":" in self.portfolio else self.portfolio
+
+    def signing_key_file(self) -> Path:
+        """The platform's private key."""
+        return self.signing_key or self.home / "keys" / "signing.pem"
+
+    def verify_key_file(self) -> Path:
+        """The public key that ledger and evidence are verified with: as set, or beside the private key."""
+        return self.verify_key or self.signing_key_file().with_suffix(".pub")
+
+    def approver_keys_folder(self) -> Path:
+        """The folder of the approvers' public keys."""
+        return self.approver_keys or self.home / "keys" / "approvers"
 
     def tracking_uri(self) -> str:
         """Where MLflow keeps runs and models."""

@@ -1,6 +1,7 @@
 """Every test runs on state of its own, with telemetry off and no settings of the person who runs it."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +23,18 @@ def german_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = run_cde(home, "demo", "german_credit")
     assert done.returncode == 0, done.stdout + done.stderr
     (home / "demo" / "printed.txt").write_text(done.stdout, encoding="utf-8")
+    shutil.copytree(home, _as_promoted(home), ignore=shutil.ignore_patterns("bentoml"))
     return home
+
+
+def _as_promoted(home: Path) -> Path:
+    return home.with_name(f"{home.name}-as-promoted")
+
+
+@pytest.fixture(scope="session")
+def german_as_promoted(german_home: Path) -> Path:
+    """A copy of that home from before any test worked in it; to be copied, not worked in."""
+    return _as_promoted(german_home)
 
 
 @pytest.fixture

@@ -12,7 +12,9 @@ import dagster as dg
 
 from cde_assets.definitions import JOB, build_definitions
 from cde_assets.stack import prepare_home
+from cde_resources.releases import ReleasesResource
 from cde_serving.ledger import PromotionLedger
+from cde_serving.releases import ReleaseStore
 from cde_serving.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -59,7 +61,12 @@ class Lender:
     @property
     def ledger(self) -> PromotionLedger:
         """What was promoted."""
-        return PromotionLedger(self.settings.portfolio_home(self.name) / "ledger.jsonl")
+        return self.store.ledger
+
+    @property
+    def store(self) -> ReleaseStore:
+        """Ledger, bundles, evidence and approvals."""
+        return ReleasesResource.of(self.settings, self.name).store()
 
     def run(self, *assets: str) -> Run:
         """Run the whole job, or materialise some assets as the button in the UI does."""

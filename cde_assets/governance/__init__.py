@@ -1,1 +1,1 @@
-"""Stage governance: fairness, explanations and the card of the challenger."""
+"""Stage governance: fairness, explanations, the card of the challenger and the evidence for it."""

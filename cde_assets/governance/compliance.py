@@ -21,8 +21,8 @@ from cde_domain.governance.verdicts import OPEN, RuleResult, Status, evaluate
 from cde_domain.model.scoring_model import ScoringModel
 from cde_domain.portfolio import Portfolio
 from cde_resources.portfolio import PortfolioResource
+from cde_resources.releases import ReleasesResource
 from cde_serving.ledger import LedgerEntry
-from cde_serving.releases import ReleaseStore
 
 GROUP = "governance"
 
@@ -31,6 +31,7 @@ GROUP = "governance"
 def compliance_report(
     context: dg.AssetExecutionContext,
     portfolio: PortfolioResource,
+    releases: ReleasesResource,
     challenger_model: dict[str, Any],
     evaluation: dict[str, Any],
     fairness_report: dict[str, Any],
@@ -61,7 +62,7 @@ def compliance_report(
         *fairness_facts.blindness_facts(lending, model, policy, loan_book),
         *reason_facts.explanation_facts(explanation_report, model.calibrator.slope),
         *reason_facts.reason_facts(DecisionEngine(lending, model, policy), holdout),
-        *ledger_facts(ReleaseStore(portfolio.home).ledger.entries()),
+        *ledger_facts(releases.store().ledger.entries()),
     ]
     rulebook, today = Rulebook.read(), utc_now().date()
     results = evaluate(
@@ -75,6 +76,7 @@ def compliance_report(
     context.add_output_metadata(_metadata(results))
     return {
         "model_digest": challenger_model["digest"],
+        "portfolio_code": portfolio.code_digest(),
         "jurisdiction": lending.jurisdiction,
         "rulebook": {
             "version": rulebook.version,

@@ -56,6 +56,7 @@ def fairness_report(
     approved, reviewed = decisions == Outcome.APPROVED, decisions == Outcome.MANUAL_REVIEW
     report = {
         "model_digest": challenger_model["digest"],
+        "portfolio_code": portfolio.code_digest(),
         "measured_on": "out_of_fold" if small else "holdout",
         "rows": len(rows),
         "min_ratio": min_ratio,

@@ -44,4 +44,9 @@ def explanation_report(
         }
     )
     baseline = dict(zip(model.feature_names, np.array(model.reason_baseline).tolist(), strict=True))
-    return {"model_digest": challenger_model["digest"], "reason_baseline": baseline, **facts}
+    return {
+        "model_digest": challenger_model["digest"],
+        "portfolio_code": portfolio.code_digest(),
+        "reason_baseline": baseline,
+        **facts,
+    }

@@ -10,9 +10,8 @@ from cde_serving.app import create_app
 from cde_serving.decision_log import DecisionLog
 from cde_serving.follower import ReleaseFollower
 from cde_serving.metrics import Metrics
-from cde_serving.releases import ReleaseStore
 from cde_serving.scorer import Scorer
-from tests.serving.helpers import NOON, AppClient, Desk, Releases, Server, start_server
+from tests.serving.helpers import NOON, AppClient, Desk, Releases, Server, releases_in, start_server
 from tests.support import NAME, TinyLoans, write_tiny_bundle, write_tiny_loans
 
 
@@ -32,7 +31,7 @@ def bundles(tiny: TinyLoans, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 @pytest.fixture
 def releases(tmp_path: Path) -> Releases:
     """An empty portfolio home."""
-    return Releases(ReleaseStore(tmp_path / "home" / NAME))
+    return releases_in(tmp_path / "home" / NAME)
 
 
 @pytest.fixture

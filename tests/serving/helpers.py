@@ -20,10 +20,12 @@ from starlette.types import ASGIApp
 
 from cde_serving.releases import ReleaseStore
 from cde_serving.scorer import Scorer
+from cde_serving.signing import SigningKey, open_signing_key
 from tests.support import NAME, REFERENCE, TinyLoans
 
 ROOT = Path(__file__).parents[2]
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
+EVIDENCE = "e" * 64
 SCORE = "/api/v1/credit/score"
 
 
@@ -32,6 +34,7 @@ class Releases:
     """The releases of one portfolio home, and how to promote into it."""
 
     store: ReleaseStore
+    key: SigningKey
 
     def promote(self, bundle: Path) -> str:
         """Copy a bundle in and make it current; return its digest."""
@@ -44,9 +47,18 @@ class Releases:
             portfolio=NAME,
             bundle=bundle.name,
             expected_previous=current.bundle if current else None,
+            evidence=EVIDENCE,
+            key=self.key,
             by="test",
         )
         return entry.bundle
+
+
+def releases_in(folder: Path, keys: Path | None = None) -> Releases:
+    """The releases in a portfolio's folder, with a key beside it as in CDE_HOME."""
+    keys = keys or folder.parent / "keys"
+    key = open_signing_key(keys / "signing.pem", keys / "signing.pub", create=True)
+    return Releases(ReleaseStore(folder, keys / "signing.pub"), key)
 
 
 @dataclass(frozen=True)
@@ -160,7 +172,7 @@ def start_server(tiny: TinyLoans, folder: Path, **environment: str) -> Server:
             stdout=log,
             stderr=subprocess.STDOUT,
         )
-    server = Server(process, port, Releases(ReleaseStore(folder / "home" / NAME)), output)
+    server = Server(process, port, releases_in(folder / "home" / NAME), output)
     try:
         server.wait_until_up()
     except BaseException:

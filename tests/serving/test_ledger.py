@@ -8,27 +8,36 @@ from typing import Any
 import pytest
 
 from cde_serving.ledger import LedgerConflictError, LedgerEntry, LedgerError, PromotionLedger
+from cde_serving.signing import SigningKey
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64
+KEY = SigningKey.generate()
 
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> PromotionLedger:
     """An empty ledger."""
-    return PromotionLedger(tmp_path / "portfolio" / "ledger.jsonl")
+    (tmp_path / "signing.pub").write_bytes(KEY.public.pem())
+    return PromotionLedger(tmp_path / "portfolio" / "ledger.jsonl", tmp_path / "signing.pub")
 
 
 def append(ledger: PromotionLedger, bundle: str, expected: str | None, **more: Any) -> LedgerEntry:
     """Promote a bundle."""
     return ledger.append(
-        **{"action": "promote", "portfolio": "loans", "by": "test", **more}, bundle=bundle, expected_previous=expected
+        **{"action": "promote", "portfolio": "loans", "by": "test", "evidence": C, "key": KEY, **more},
+        bundle=bundle,
+        expected_previous=expected,
     )
 
 
-def rewrite(ledger: PromotionLedger, number: int, **changes: Any) -> None:
-    """Change fields of one line behind the ledger's back."""
+def rewrite(ledger: PromotionLedger, number: int, *, key: SigningKey | None = None, **changes: Any) -> None:
+    """Change fields of one line behind the ledger's back, and sign it anew if a key is given."""
     lines = ledger.path.read_text(encoding="utf-8").splitlines()
-    lines[number - 1] = json.dumps({**json.loads(lines[number - 1]), **changes})
+    value = {**json.loads(lines[number - 1]), **changes}
+    if key:
+        del value["signature"]
+        value["signature"] = key.sign("ledger entry", value)
+    lines[number - 1] = json.dumps(value)
     ledger.path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -78,10 +87,10 @@ def test_a_promotion_over_an_unexpected_bundle_is_refused(ledger: PromotionLedge
     assert len(ledger.entries()) == 1
 
 
-def promote_once(path: Path, bundle: str, outcomes: Any) -> None:
+def promote_once(ledger: PromotionLedger, bundle: str, outcomes: Any) -> None:
     """Promote over nothing and report how it went."""
     try:
-        append(PromotionLedger(path), bundle, None)
+        append(ledger, bundle, None)
         outcomes.put("promoted")
     except LedgerConflictError:
         outcomes.put("refused")
@@ -91,7 +100,7 @@ def test_of_processes_that_promote_at_once_one_wins(ledger: PromotionLedger) -> 
     """Compare and swap holds between processes."""
     context = multiprocessing.get_context("fork")
     outcomes = context.Queue()
-    racers = [context.Process(target=promote_once, args=(ledger.path, digit * 64, outcomes)) for digit in "abcdef"]
+    racers = [context.Process(target=promote_once, args=(ledger, digit * 64, outcomes)) for digit in "abcdef"]
     for racer in racers:
         racer.start()
     results = sorted(outcomes.get(timeout=30) for _ in racers)
@@ -103,6 +112,21 @@ def test_of_processes_that_promote_at_once_one_wins(ledger: PromotionLedger) -> 
 
 
 @pytest.mark.parametrize(
+    "changes", [{"bundle": C}, {"by": "somebody else"}, {"evidence": A}, {"notes": ["fine"]}, {"signature": "00" * 64}]
+)
+def test_a_changed_line_is_refused_by_its_signature(ledger: PromotionLedger, changes: dict[str, Any]) -> None:
+    """Every field is signed."""
+    append(ledger, A, None)
+    append(ledger, B, A)
+    rewrite(ledger, 1, **changes)
+
+    with pytest.raises(LedgerError, match="line 1 bears a signature that does not match"):
+        ledger.entries()
+    with pytest.raises(LedgerError, match="line 1 bears a signature that does not match"):
+        append(ledger, C, B)
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"bundle": C}, "line 2 does not follow"),
@@ -110,18 +134,73 @@ def test_of_processes_that_promote_at_once_one_wins(ledger: PromotionLedger) -> 
         ({"sequence": 7}, "line 1 has the sequence number 7"),
         ({"bundle": "short"}, "line 1 is no entry: bundle"),
         ({"approved": True}, "line 1 is no entry: approved"),
+        ({"evidence": ""}, "line 1 is no entry: evidence"),
     ],
 )
-def test_a_changed_line_is_refused(ledger: PromotionLedger, changes: dict[str, Any], message: str) -> None:
-    """The chain of digests shows a line that was rewritten."""
+def test_a_line_changed_and_signed_again_is_refused_by_the_chain(
+    ledger: PromotionLedger, changes: dict[str, Any], message: str
+) -> None:
+    """Even with the key, history cannot be rewritten line by line."""
     append(ledger, A, None)
     append(ledger, B, A)
-    rewrite(ledger, 1, **changes)
+    rewrite(ledger, 1, key=KEY, **changes)
 
     with pytest.raises(LedgerError, match=message):
         ledger.entries()
-    with pytest.raises(LedgerError, match=message):
-        append(ledger, C, B)
+
+
+def test_a_line_without_signature_is_refused(ledger: PromotionLedger) -> None:
+    """Ledgers from before there were signatures are not believed either."""
+    append(ledger, A, None)
+    value = json.loads(ledger.path.read_bytes())
+    del value["signature"], value["key"]
+    ledger.path.write_text(json.dumps(value) + "\n", encoding="utf-8")
+
+    with pytest.raises(LedgerError, match=r"ledger\.jsonl line 1 is not signed"):
+        ledger.entries()
+
+
+def test_a_line_signed_with_another_key_is_refused(ledger: PromotionLedger) -> None:
+    """The key that counts is the configured one, not one that the line names."""
+    stranger = SigningKey.generate()
+    append(ledger, A, None)
+    rewrite(ledger, 1, key=stranger, by="stranger")
+
+    with pytest.raises(LedgerError, match="line 1 bears a signature that does not match"):
+        ledger.entries()
+
+    ledger.path.unlink()
+    with pytest.raises(LedgerError, match="is not trusted"):
+        append(ledger, A, None, key=stranger)
+    assert not ledger.path.exists()
+
+
+def test_an_old_line_replayed_at_the_end_is_refused(ledger: PromotionLedger) -> None:
+    """A true signature of the past says nothing about now."""
+    append(ledger, A, None)
+    append(ledger, B, A)
+    first = ledger.path.read_bytes().splitlines()[0]
+    ledger.path.write_bytes(ledger.path.read_bytes() + first + b"\n")
+
+    with pytest.raises(LedgerError, match="line 3 has the sequence number 1"):
+        ledger.current()
+
+
+def test_the_ledger_of_another_portfolio_is_refused(ledger: PromotionLedger) -> None:
+    """A true ledger under the wrong name serves nothing."""
+    append(ledger, A, None)
+
+    with pytest.raises(LedgerError, match="line 1 is of the ledger of loans"):
+        PromotionLedger(ledger.path, ledger.public_key, portfolio="cars").entries()
+
+
+def test_without_a_public_key_nothing_is_believed(ledger: PromotionLedger) -> None:
+    """It says which file is missing."""
+    append(ledger, A, None)
+    ledger.public_key.unlink()
+
+    with pytest.raises(LedgerError, match=r"signing\.pub cannot be read"):
+        ledger.entries()
 
 
 def test_a_removed_line_is_refused(ledger: PromotionLedger) -> None:
@@ -164,7 +243,8 @@ def test_a_field_that_lines_lack_leaves_the_chain_valid(ledger: PromotionLedger)
     """The chain is taken over lines as stored, so older lines may lack a field that has a default."""
     append(ledger, A, None)
     value = json.loads(ledger.path.read_bytes())
-    del value["notes"]
+    del value["notes"], value["signature"]
+    value["signature"] = KEY.sign("ledger entry", value)
     ledger.path.write_text(json.dumps(value) + "\n", encoding="utf-8")
 
     append(ledger, B, A)

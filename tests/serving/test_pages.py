@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.serving.helpers import SCORE, Desk, Releases
+from tests.serving.helpers import EVIDENCE, SCORE, Desk, Releases, releases_in
 from tests.support import NAME
 
 
@@ -91,11 +91,19 @@ class TestMetrics:
         routes = set(re.findall(r'route="([^"]*)"', page))
         assert {"/api/v1/credit/decisions/{decision_id}", "other", "/docs/assets"} == routes
 
-    def test_a_bundle_that_cannot_be_served_is_counted(self, desk: Desk, bundles: tuple[Path, Path]) -> None:
+    def test_a_bundle_that_cannot_be_served_is_counted(
+        self, desk: Desk, releases: Releases, bundles: tuple[Path, Path]
+    ) -> None:
         """An alarm can be set on it."""
         store = desk.scorer.releases.store
         store.ledger.append(
-            action="promote", portfolio=NAME, bundle=bundles[1].name, expected_previous=bundles[0].name, by="test"
+            action="promote",
+            portfolio=NAME,
+            bundle=bundles[1].name,
+            expected_previous=bundles[0].name,
+            evidence=EVIDENCE,
+            key=releases.key,
+            by="test",
         )
         desk.scorer.releases.refresh()
 
@@ -203,7 +211,7 @@ class TestDocumentation:
     def test_the_document_follows_a_promotion(self, desk: Desk, bundles: tuple[Path, Path]) -> None:
         """The document's version is the served bundle's."""
         before = desk.client.get("/openapi.json").json()["info"]["version"]
-        Releases(desk.scorer.releases.store).promote(bundles[1])
+        releases_in(desk.scorer.releases.store.folder).promote(bundles[1])
         desk.scorer.releases.refresh()
 
         assert (bundles[0].name[:12], bundles[1].name[:12]) == (

@@ -10,8 +10,10 @@ import pytest
 from cde_domain.digests import folder_digests, json_digest, write_json
 from cde_domain.release import BundleError
 from cde_serving.follower import ReleaseFollower
-from cde_serving.releases import ReleaseStore, store_to_serve
-from tests.serving.helpers import Releases, wait_for
+from cde_serving.releases import RollbackError, store_to_serve
+from cde_serving.signing import SigningKey
+from tests.serving.helpers import EVIDENCE, Releases, releases_in, wait_for
+from tests.support import NAME
 
 Bundles = tuple[Path, Path]
 
@@ -28,6 +30,19 @@ def follower(releases: Releases) -> Iterator[ReleaseFollower]:
 def served(follower: ReleaseFollower) -> str | None:
     """The digest that is served."""
     return follower.serving.digest if follower.serving else None
+
+
+def append(releases: Releases, bundle: str, portfolio: str = NAME) -> None:
+    """Promote a bundle that may not be there."""
+    releases.store.ledger.append(
+        action="promote",
+        portfolio=portfolio,
+        bundle=bundle,
+        expected_previous=None,
+        evidence=EVIDENCE,
+        key=releases.key,
+        by="test",
+    )
 
 
 def tamper(releases: Releases, digest: str) -> None:
@@ -77,9 +92,7 @@ def test_a_bundle_promoted_for_another_portfolio_is_not_loaded(releases: Release
     target = releases.store.bundles / bundles[0].name
     target.parent.mkdir(parents=True)
     target.symlink_to(bundles[0])
-    releases.store.ledger.append(
-        action="promote", portfolio="big_loans", bundle=bundles[0].name, expected_previous=None, by="test"
-    )
+    append(releases, bundles[0].name, portfolio="big_loans")
 
     with pytest.raises(BundleError, match="big_loans"):
         releases.store.current()
@@ -134,9 +147,7 @@ def test_a_bundle_that_arrives_after_the_ledger_is_served_then(
     releases: Releases, bundles: Bundles, follower: ReleaseFollower
 ) -> None:
     """A copy that is slower than the ledger is tried again."""
-    releases.store.ledger.append(
-        action="promote", portfolio="tiny_loans", bundle=bundles[0].name, expected_previous=None, by="test"
-    )
+    append(releases, bundles[0].name)
     wait_for(lambda: follower.problem is not None, 2)
 
     releases.store.bundles.mkdir()
@@ -163,24 +174,119 @@ def test_a_damaged_ledger_leaves_the_served_bundle_in_place(
     assert first == served(follower)
 
 
+def test_a_ledger_that_lost_an_entry_that_was_served_is_not_followed_back(
+    releases: Releases, bundles: Bundles, follower: ReleaseFollower
+) -> None:
+    """An older copy of the ledger verifies in itself; the running service remembers more."""
+    releases.promote(bundles[0])
+    older = releases.store.ledger.path.read_bytes()
+    second = releases.promote(bundles[1])
+    wait_for(lambda: served(follower) == second, 5)
+
+    releases.store.ledger.path.write_bytes(older)
+    wait_for(lambda: follower.problem is not None, 2)
+
+    assert (second, "the ledger lost an entry that was served") == (served(follower), follower.problem)
+
+
+@pytest.mark.parametrize("attack", ["unsigned", "another key"])
+def test_a_line_that_the_platform_did_not_sign_is_not_served(
+    releases: Releases, bundles: Bundles, follower: ReleaseFollower, attack: str
+) -> None:
+    """Whoever may write the ledger but not read the key changes nothing."""
+    first = releases.promote(bundles[0])
+    wait_for(lambda: served(follower) == first, 5)
+    ledger = releases.store.ledger
+    before = ledger.path.read_bytes()
+    releases.promote(bundles[1])
+    line = json.loads(ledger.path.read_bytes().splitlines()[1])
+    signed = {name: value for name, value in line.items() if name != "signature"}
+    if attack == "another key":
+        stranger = SigningKey.generate()
+        signed["key"] = stranger.public.id
+        signed["signature"] = stranger.sign("ledger entry", signed)
+
+    ledger.path.write_bytes(before + json.dumps(signed).encode() + b"\n")
+    wait_for(lambda: follower.problem is not None, 5)
+
+    said = {"unsigned": "line 2 is not signed", "another key": "line 2 is signed with the key"}
+    assert said[attack] in str(follower.problem)
+
+
+class TestRollback:
+    """Tests for `ReleaseStore.roll_back`."""
+
+    def test_it_leads_to_the_champion_before_and_further_back(self, releases: Releases, bundles: Bundles) -> None:
+        """Two rollbacks lead back twice; the second does not bring the bad model back."""
+        first, second = releases.promote(bundles[0]), releases.promote(bundles[1])
+
+        entry = releases.store.roll_back(None, key=releases.key, by="person:jane", reason="complaints")
+
+        assert ("rollback", first, second) == (entry.action, entry.bundle, entry.previous)
+        assert ("person:jane", ("complaints",), EVIDENCE) == (entry.by, entry.notes, entry.evidence)
+        with pytest.raises(RollbackError, match=f"no champion before {first[:12]}"):
+            releases.store.roll_back(None, key=releases.key, by="test")
+
+    def test_it_is_served_within_two_seconds(
+        self, releases: Releases, bundles: Bundles, follower: ReleaseFollower
+    ) -> None:
+        """One ledger entry is all it takes."""
+        first, second = releases.promote(bundles[0]), releases.promote(bundles[1])
+        wait_for(lambda: served(follower) == second, 5)
+
+        releases.store.roll_back(first[:8], key=releases.key, by="test")
+
+        wait_for(lambda: served(follower) == first, 2)
+
+    @pytest.mark.parametrize(
+        ("to", "said"), [("f" * 64, "names 0 of the bundles"), ("", "names 2 of the bundles"), ("current", "already")]
+    )
+    def test_it_leads_only_to_what_was_promoted(self, releases: Releases, bundles: Bundles, to: str, said: str) -> None:
+        """A bundle that never passed the gate is no target."""
+        releases.promote(bundles[0])
+        second = releases.promote(bundles[1])
+
+        with pytest.raises(RollbackError, match=said):
+            releases.store.roll_back(second if to == "current" else to, key=releases.key, by="test")
+
+    def test_it_does_not_lead_to_a_changed_bundle(self, releases: Releases, bundles: Bundles) -> None:
+        """What was promoted once must still be that."""
+        tamper(releases, releases.promote(bundles[0]))
+        second = releases.promote(bundles[1])
+
+        with pytest.raises(BundleError, match=r"policy\.yaml"):
+            releases.store.roll_back(None, key=releases.key, by="test")
+
+        current = releases.store.ledger.current()
+        assert current is not None
+        assert second == current.bundle
+
+    def test_before_the_first_promotion_there_is_nothing_to_roll_back(self, releases: Releases) -> None:
+        """It says so."""
+        with pytest.raises(RollbackError, match="nothing was promoted yet"):
+            releases.store.roll_back(None, key=releases.key, by="test")
+
+
 class TestStoreToServe:
     """Tests for `store_to_serve`."""
 
     def test_the_home_wins_over_the_bento(self, releases: Releases, bundles: Bundles, tmp_path: Path) -> None:
         """A promotion in CDE_HOME is newer than what a bento was built with."""
-        Releases(ReleaseStore(tmp_path / "release")).promote(bundles[1])
+        built_in = releases_in(tmp_path / "release")
+        built_in.promote(bundles[1])
         releases.promote(bundles[0])
 
-        assert releases.store.folder == store_to_serve(releases.store.folder, tmp_path / "release").folder
+        assert releases.store is store_to_serve(releases.store, built_in.store)
 
     def test_a_bento_without_a_home_serves_what_was_built_in(
         self, releases: Releases, bundles: Bundles, tmp_path: Path
     ) -> None:
         """A bento runs where nothing else is."""
-        Releases(ReleaseStore(tmp_path / "release")).promote(bundles[1])
+        built_in = releases_in(tmp_path / "release")
+        built_in.promote(bundles[1])
 
-        assert tmp_path / "release" == store_to_serve(releases.store.folder, tmp_path / "release").folder
+        assert built_in.store is store_to_serve(releases.store, built_in.store)
 
     def test_with_neither_the_home_is_followed(self, releases: Releases, tmp_path: Path) -> None:
         """The service waits for the first promotion."""
-        assert releases.store.folder == store_to_serve(releases.store.folder, tmp_path / "release").folder
+        assert releases.store is store_to_serve(releases.store, releases_in(tmp_path / "release").store)

@@ -14,10 +14,9 @@ from typing import Any
 import httpx
 import pytest
 
-from cde_serving.releases import ReleaseStore
 from cde_serving.service import open_scorer
 from cde_serving.settings import Settings
-from tests.serving.helpers import ROOT, SCORE, Releases, Server, start_server, wait_for
+from tests.serving.helpers import ROOT, SCORE, Releases, Server, releases_in, start_server, wait_for
 from tests.support import NAME, REFERENCE, TinyLoans
 
 Bundles = tuple[Path, Path]
@@ -110,13 +109,43 @@ class TestOneServer:
         assert {version for version, _ in scores} <= {bundle.name[:12] for bundle in bundles}
         assert len(scores) == len({version for version, _ in scores})
 
+    def test_a_rollback_takes_effect_within_two_seconds(
+        self, server: Server, bundles: Bundles, example: dict[str, Any]
+    ) -> None:
+        """One ledger entry, no restart; and forth again."""
+        entry = server.releases.store.roll_back(None, key=server.releases.key, by="test")
+
+        wait_for(lambda: server.client.post(SCORE, json=example).json()["model_version"] == entry.bundle[:12], 2)
+
+        assert bundles[0].name == entry.bundle
+        digest = server.releases.promote(bundles[1])
+        wait_for(lambda: server.client.post(SCORE, json=example).json()["model_version"] == digest[:12], 2)
+
+    def test_a_line_appended_by_hand_is_not_served(
+        self, server: Server, bundles: Bundles, example: dict[str, Any]
+    ) -> None:
+        """The ledger is a file that somebody may write; only the platform's signature counts."""
+        ledger = server.releases.store.ledger
+        whole = ledger.path.read_bytes()
+        entry = json.loads(whole.splitlines()[-1])
+        forged = {**entry, "sequence": entry["sequence"] + 1, "bundle": bundles[0].name, "previous": entry["bundle"]}
+        ledger.path.write_bytes(whole + json.dumps(forged).encode() + b"\n")
+
+        wait_for(lambda: ready(server)[1]["problem"] is not None, 2)
+
+        assert "signature that does not match" in ready(server)[1]["problem"]
+        assert bundles[1].name[:12] == server.client.post(SCORE, json=example).json()["model_version"]
+        ledger.path.write_bytes(whole)
+        wait_for(lambda: ready(server)[1]["problem"] is None, 5)
+
     def test_a_tampered_bundle_is_refused_and_the_old_one_answers(
         self, server: Server, bundles: Bundles, example: dict[str, Any]
     ) -> None:
         """A rollback to a bundle that was changed on disk does not happen; `/ready` says why."""
         digest = bundles[0].name
         values = server.releases.store.bundles / digest / "model" / "trees" / "leaf_value.npy"
-        values.write_bytes(values.read_bytes()[:-1] + b"?")
+        content = values.read_bytes()
+        values.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
         server.releases.promote(bundles[0])
 
         wait_for(lambda: ready(server)[1]["problem"] is not None, 2)
@@ -154,7 +183,7 @@ class TestOneServer:
 @pytest.fixture
 def own_server(tiny: TinyLoans, bundles: Bundles, tmp_path: Path) -> Iterator[Server]:
     """A server of the test's own, serving the first bundle, to be ended by the test."""
-    Releases(ReleaseStore(tmp_path / "home" / NAME)).promote(bundles[0])
+    releases_in(tmp_path / "home" / NAME).promote(bundles[0])
     server = start_server(tiny, tmp_path)
     yield server
     server.kill()
@@ -213,7 +242,7 @@ class TestOpenScorer:
 
     def test_a_bento_serves_what_was_built_in(self, tiny: TinyLoans, bundles: Bundles, tmp_path: Path) -> None:
         """With a release inside, neither state nor the portfolio's module is needed."""
-        Releases(ReleaseStore(tmp_path / "release")).promote(bundles[0])
+        releases_in(tmp_path / "release", keys=tmp_path / "release").promote(bundles[0])
         settings = Settings(home=tmp_path / "home", portfolio="no_such_bank:PORTFOLIO", _env_file=None)
 
         scorer = open_scorer(settings, tmp_path / "release")

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 
 from cde_domain.portfolios import german_credit
-from cde_serving.releases import ReleaseStore
 from tests.lender import Lender, run_cde
 
 BOOK = Path(german_credit.__file__).parent / "german_credit.csv"
@@ -145,7 +144,7 @@ def test_a_report_edited_after_its_checks_is_refused(german: Lender) -> None:
 
 
 def test_the_same_book_trained_twice_gives_the_same_bundle_to_the_bit(german: Lender) -> None:
-    first = ReleaseStore(german.settings.portfolio_home("german_credit")).ledger.current()
+    first = german.ledger.current()
     assert german.run().success
     assert german.ledger.current() == first
 

@@ -190,5 +190,5 @@ def test_a_policy_edited_after_it_was_judged_is_not_promoted_with_the_old_eviden
     policy.write_text(policy.read_text().replace("approve_at: 0.8", "approve_at: 0.5"), encoding="utf-8")
     with Lender(german_home, "edited:PORTFOLIO") as lender:
         run = lender.run("champion_model")
-        assert "its code or policy changed since the challenger was made" in run.failures["champion_model"]
+        assert "the portfolio's code or policy was changed since it was judged" in run.failures["champion_model"]
         assert lender.ledger.entries() == promoted

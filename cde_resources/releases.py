@@ -1,0 +1,72 @@
+"""The releases of a portfolio, and the keys by which promotions, evidence and approvals are believed."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Self
+
+import dagster as dg
+from pydantic import PrivateAttr
+
+from cde_domain.clock import Clock, utc_now
+from cde_serving.releases import ReleaseStore
+from cde_serving.settings import Settings
+from cde_serving.signing import SigningKey, TrustedKeys, open_signing_key
+
+
+class ReleasesResource(dg.ConfigurableResource):
+    """The home folder of one portfolio, the platform's two key files and the folder of the approvers' public keys."""
+
+    portfolio: str
+    home: str
+    signing_key: str
+    create_key: bool
+    verify_key: str
+    approver_keys: str
+    _clock: Clock = PrivateAttr(default_factory=lambda: utc_now)
+
+    @classmethod
+    def of(cls, settings: Settings, portfolio: str) -> Self:
+        """As the settings say; a key is generated only where they name none."""
+        return cls(
+            portfolio=portfolio,
+            home=str(settings.portfolio_home(portfolio)),
+            signing_key=str(settings.signing_key_file()),
+            create_key=settings.signing_key is None,
+            verify_key=str(settings.verify_key_file()),
+            approver_keys=str(settings.approver_keys_folder()),
+        )
+
+    def store(self) -> ReleaseStore:
+        """Ledger, bundles, evidence and approvals."""
+        return ReleaseStore(Path(self.home), Path(self.verify_key), portfolio=self.portfolio)
+
+    def signer(self) -> SigningKey:
+        """
+        The platform's private key.
+
+        Raises:
+            SignatureError: it cannot be read, or readers trust another one.
+        """
+        return open_signing_key(Path(self.signing_key), Path(self.verify_key), create=self.create_key)
+
+    def trusted(self) -> TrustedKeys:
+        """
+        The platform's public keys.
+
+        Raises:
+            SignatureError: there is none yet.
+        """
+        return TrustedKeys.read(Path(self.verify_key))
+
+    def approvers(self) -> TrustedKeys:
+        """
+        The approvers' public keys.
+
+        Raises:
+            SignatureError: a file of the folder is no public key.
+        """
+        return TrustedKeys.read_folder(Path(self.approver_keys))
+
+    def now(self) -> datetime:
+        """The time."""
+        return self._clock()
