@@ -10,7 +10,7 @@ from cde_domain.decisions.policy import Policy
 from cde_domain.features.feature import Feature
 from cde_domain.governance.facts import Fact, counted, not_applicable
 from cde_domain.governance.fairness import MIN_REPORTED, MIN_VERDICT
-from cde_domain.governance.intervals import absolute
+from cde_domain.governance.intervals import absolute, wilson
 from cde_domain.model.metrics import auc, auc_error, calibration_slope
 from cde_domain.model.monotone import GRID, monotone_violations
 from cde_domain.model.scoring_model import ScoringModel
@@ -80,14 +80,16 @@ def served_form_facts(
     # A rank or a count has no hundredth: whole numbers move to whole numbers.
     moved = np.where((np.nan_to_num(holdout) % 1 == 0).all(axis=0), np.round(moved), moved)
     before, after = (decide_all(features, rows, model.scores(rows), policy) for rows in (holdout, moved))
-    return counted(
+    flipped, rows = int((before != after).sum()), len(holdout)
+    facts = counted(
         "challenger_model.json",
         {
             "n_monotone_violations": sum(violations.values()),
             "n_monotone_points_per_feature": min(len(training), 200) * GRID,
-            "decision_flip_rate_1pct_noise": float((before != after).mean()),
         },
     )
+    flips = Fact("decision_flip_rate_1pct_noise", "challenger_model.json", flipped / rows, wilson(flipped, rows))
+    return [*facts, flips]
 
 
 def resampling_facts(parameters: dict[str, Any]) -> list[Fact]:
