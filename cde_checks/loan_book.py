@@ -8,6 +8,7 @@ from cde_domain.features.feature import feature_matrix
 from cde_domain.features.frame import columns_of_frame
 from cde_domain.loan_book import immature, validate
 from cde_domain.model.metrics import PsiReference
+from cde_domain.release import Bundle, BundleError
 from cde_resources.portfolio import PortfolioResource
 from cde_serving.releases import ReleaseStore
 
@@ -47,15 +48,14 @@ def has_not_drifted_from_the_champions_book(
     portfolio: PortfolioResource, loan_book: pd.DataFrame
 ) -> dg.AssetCheckResult:
     """The book resembles the one that the champion learned from (population stability index by feature)."""
-    champion = ReleaseStore(portfolio.home).current()
-    if champion is None:
+    try:
+        champion = ReleaseStore(portfolio.home).current()
+        indices = _stability(champion, loan_book) if champion else None
+    except (BundleError, KeyError) as error:
+        said = f"the champion cannot read this book ({type(error).__name__})"
+        return dg.AssetCheckResult(passed=False, severity=dg.AssetCheckSeverity.WARN, description=said)
+    if indices is None:
         return dg.AssetCheckResult(passed=True, metadata={"champion": "none yet"})
-    lending, references = champion.portfolio, champion.engine.model.feature_references
-    matrix = feature_matrix(lending.features, columns_of_frame(loan_book, columns_of(lending.application)))
-    indices = {
-        feature.name: PsiReference(**reference).psi(values)
-        for feature, reference, values in zip(lending.features, references, matrix.T, strict=True)
-    }
     worst = max(indices, key=lambda name: indices[name])
     limit = portfolio.load().thresholds.max_book_psi
     return dg.AssetCheckResult(
@@ -63,3 +63,12 @@ def has_not_drifted_from_the_champions_book(
         severity=dg.AssetCheckSeverity.WARN,
         metadata={"largest_psi": indices[worst], "feature": worst, "limit": limit},
     )
+
+
+def _stability(champion: Bundle, loan_book: pd.DataFrame) -> dict[str, float]:
+    lending, references = champion.portfolio, champion.engine.model.feature_references
+    matrix = feature_matrix(lending.features, columns_of_frame(loan_book, columns_of(lending.application)))
+    return {
+        feature.name: PsiReference(**reference).psi(values)
+        for feature, reference, values in zip(lending.features, references, matrix.T, strict=True)
+    }

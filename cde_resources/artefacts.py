@@ -32,7 +32,13 @@ class ArtefactIOManager(dg.ConfigurableIOManager):
         if isinstance(obj, dict):
             write_json(unfinished, obj)
         else:
-            context.add_output_metadata(_write_parquet(unfinished, obj))
+            try:
+                context.add_output_metadata(_write_parquet(unfinished, obj))
+            except pa.ArrowException:  # which would quote a value of another type than its column
+                name = context.asset_key.path[-1]
+                raise dg.Failure(
+                    f"{name} cannot be written as a table: a column mixes types", allow_retries=False
+                ) from None
         unfinished.replace(target)
         context.add_output_metadata({"path": dg.MetadataValue.path(str(target)), "sha256": file_digest(target)})
 
