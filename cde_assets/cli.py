@@ -87,7 +87,7 @@ def serve(
     settings = _choose(portfolio)
     from cde_assets.stack import serve_promoted
 
-    raise typer.Exit(serve_promoted(settings, port or settings.port))
+    serve_promoted(settings, port or settings.port)
 
 
 @app.command("why-not")

@@ -132,7 +132,13 @@ class Narrator:
         if error is None or error.cls_name == "DagsterAssetCheckFailedError":
             return
         user = event.step_failure_data.user_failure_data
-        self._failures.append(f"{event.step_key}: {user.description if user else error.message.strip()}")
+        self._failures.append(f"{event.step_key}: {user.description if user else _cause(error)}")
+
+
+def _cause(error: Any) -> str:
+    while error.cause is not None:
+        error = error.cause
+    return f"{error.cls_name} (its message can hold personal values and stands in the run's log only)"
 
 
 def _short(value: Any) -> str:

@@ -21,7 +21,7 @@ def refusing(subject: str, work: Callable[[], Any]) -> Any:
         return work()
     except LoanBookError as error:
         raise dg.Failure(str(error), {"problems": problem_table(error.problems)}, allow_retries=False) from None
-    except ValueError as error:
+    except Exception as error:
         # Other errors of a reader or a join can quote values of the book, which are personal.
         problem = Problem(subject, f"cannot be read ({type(error).__name__})", 0)
         raise dg.Failure(

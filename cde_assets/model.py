@@ -15,7 +15,7 @@ from cde_domain.features.feature import feature_matrix
 from cde_domain.features.frame import columns_of_frame
 from cde_domain.features.table import matrix_of
 from cde_domain.model.evaluation import Performance, compare, decision_mix
-from cde_domain.model.scoring_model import ScoringModel
+from cde_domain.model.scoring_model import ScoringModel, model_digest
 from cde_domain.portfolio import Portfolio
 from cde_domain.release import Bundle, BundleError
 from cde_resources.artefacts import recorded_digest
@@ -140,8 +140,11 @@ def _store(portfolio: PortfolioResource, model: ScoringModel, booster: Any) -> s
     try:
         digest = model.save(staging / "served")
         booster.save_model(staging / "booster.ubj")
-        if not (portfolio.models / digest).exists():
-            staging.rename(portfolio.models / digest)
+        target = portfolio.models / digest
+        if target.exists() and model_digest(target / "served") != digest:
+            shutil.rmtree(target)  # damaged since it was written
+        if not target.exists():
+            staging.rename(target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return digest
@@ -220,7 +223,7 @@ def _against_champion(
             return None
         scores = _champion_scores(champion, book, holdout)
     except (BundleError, LedgerError, KeyError) as error:
-        return {"comparable": False, "reason": f"the champion cannot score this book: {error}"}
+        return {"comparable": False, "reason": f"the champion cannot score this book ({type(error).__name__})"}
     return {"comparable": True, "bundle": champion.digest, **compare(labels_of(holdout), challenger_scores, scores)}
 
 

@@ -118,8 +118,13 @@ def _proven(pack: Pack) -> tuple[str, str]:
 
 
 def insufficient_data(fairness_report: dict[str, Any]) -> list[str]:
-    """The groups on which no fairness verdict was possible, as notes for the ledger."""
-    return [
+    """The groups, and attributes of a single group, without a fairness verdict, as notes for the ledger."""
+    single = [
+        f"insufficient_data: {result['attribute']} has a single group"
+        for result in fairness_report["attributes"]
+        if len(result["groups"]) < 2
+    ]
+    return single + [
         f"insufficient_data: {group['attribute']}={group['group']} (n={group['rows']})"
         for result in fairness_report["attributes"]
         for group in result["groups"]

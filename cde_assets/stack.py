@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -147,18 +146,15 @@ def promoted_bento(settings: Settings) -> str | None:
     return str(json.loads(path.read_text(encoding="utf-8"))["tag"]) if path.exists() else None
 
 
-def serve_promoted(settings: Settings, port: int) -> int:
-    """Serve the promoted bento in the foreground until it ends, and return its exit status."""
+def serve_promoted(settings: Settings, port: int) -> NoReturn:
+    """Become the server of the promoted bento; exit with status 1 if nothing is promoted."""
     tag = promoted_bento(settings)
     if tag is None:
         Console(stderr=True).print(
             f"Nothing is promoted for {settings.portfolio} yet. Run: make demo PORTFOLIO={settings.portfolio}",
             style="red",
         )
-        return 1
+        raise SystemExit(1)
     server = scoring_server(settings, tag, port)
-    environment = {**os.environ, **server.environment}
-    try:
-        return subprocess.run(server.command, env=environment, check=False).returncode
-    except KeyboardInterrupt:
-        return 0
+    # In place of this process, so that signals reach the server itself.
+    os.execvpe(server.command[0], server.command, {**os.environ, **server.environment})  # noqa: S606

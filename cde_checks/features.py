@@ -62,6 +62,19 @@ def no_single_feature_leaks_the_label(portfolio: PortfolioResource, feature_tabl
     )
 
 
+@dg.asset_check(asset="feature_table", blocking=True)
+def hold_enough_outcomes(portfolio: PortfolioResource, feature_table: pd.DataFrame) -> dg.AssetCheckResult:
+    """There are enough loans with a known outcome, and enough bad ones, to learn and to judge from."""
+    limits = portfolio.load().thresholds
+    loans = int(feature_table["repaid"].notna().sum())
+    bad = int((feature_table["repaid"] == 0).sum())
+    passed = loans >= limits.min_loans and bad >= limits.min_bad_loans
+    said = f"{loans} loans with {bad} bad ones; {limits.min_loans} with {limits.min_bad_loans} bad ones are needed"
+    return dg.AssetCheckResult(
+        passed=passed, description=None if passed else said, metadata={"loans": loans, "bad_loans": bad}
+    )
+
+
 @dg.asset_check(asset="holdout_set", blocking=True, additional_ins={"training_set": dg.AssetIn()})
 def no_customer_is_on_both_sides(holdout_set: pd.DataFrame, training_set: pd.DataFrame) -> dg.AssetCheckResult:
     """Nobody whose loans the model learned from is in the hold-out."""

@@ -28,6 +28,13 @@ def four_fifths_holds(fairness_report: dict[str, Any]) -> dg.AssetCheckResult:
         for _, group in groups
         if group["verdict"] in (Verdict.INSUFFICIENT_DATA, Verdict.NOT_COMPUTED)
     ]
+    # A gated attribute of one group alone has nothing to compare, which is no pass either.
+    undecided += [
+        result["attribute"]
+        for result in fairness_report["attributes"]
+        if result["verdict"] == Verdict.INSUFFICIENT_DATA
+        and not any(entry.startswith(f"{result['attribute']}=") for entry in undecided)
+    ]
     ratios = [group["impact_ratio"] for use, group in groups if use == "gate" and group["impact_ratio"] is not None]
     if not groups:
         return dg.AssetCheckResult(

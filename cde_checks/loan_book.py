@@ -8,7 +8,7 @@ from cde_domain.features.feature import feature_matrix
 from cde_domain.features.frame import columns_of_frame
 from cde_domain.loan_book import immature, validate
 from cde_domain.model.metrics import PsiReference
-from cde_domain.release import BundleError
+from cde_domain.release import Bundle, BundleError
 from cde_resources.portfolio import PortfolioResource
 from cde_resources.releases import ReleasesResource
 from cde_serving.ledger import LedgerError
@@ -51,16 +51,12 @@ def has_not_drifted_from_the_champions_book(
     """The book resembles the one that the champion learned from (population stability index by feature)."""
     try:
         champion = releases.store().current()
-    except (BundleError, LedgerError) as error:
-        return dg.AssetCheckResult(passed=False, severity=dg.AssetCheckSeverity.WARN, description=str(error))
-    if champion is None:
+        indices = _stability(champion, loan_book) if champion else None
+    except (BundleError, LedgerError, KeyError) as error:
+        said = f"the champion cannot read this book ({type(error).__name__})"
+        return dg.AssetCheckResult(passed=False, severity=dg.AssetCheckSeverity.WARN, description=said)
+    if indices is None:
         return dg.AssetCheckResult(passed=True, metadata={"champion": "none yet"})
-    lending, references = champion.portfolio, champion.engine.model.feature_references
-    matrix = feature_matrix(lending.features, columns_of_frame(loan_book, columns_of(lending.application)))
-    indices = {
-        feature.name: PsiReference(**reference).psi(values)
-        for feature, reference, values in zip(lending.features, references, matrix.T, strict=True)
-    }
     worst = max(indices, key=lambda name: indices[name])
     limit = portfolio.load().thresholds.max_book_psi
     return dg.AssetCheckResult(
@@ -68,3 +64,12 @@ def has_not_drifted_from_the_champions_book(
         severity=dg.AssetCheckSeverity.WARN,
         metadata={"largest_psi": indices[worst], "feature": worst, "limit": limit},
     )
+
+
+def _stability(champion: Bundle, loan_book: pd.DataFrame) -> dict[str, float]:
+    lending, references = champion.portfolio, champion.engine.model.feature_references
+    matrix = feature_matrix(lending.features, columns_of_frame(loan_book, columns_of(lending.application)))
+    return {
+        feature.name: PsiReference(**reference).psi(values)
+        for feature, reference, values in zip(lending.features, references, matrix.T, strict=True)
+    }

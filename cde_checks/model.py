@@ -27,7 +27,7 @@ def discriminates(portfolio: PortfolioResource, evaluation: dict[str, Any]) -> d
     basis, measured = _basis(evaluation)
     floor = portfolio.load().thresholds.min_auc
     low, high = measured["auc_interval"]
-    passed = bool(high >= floor)
+    passed = bool(measured["auc"] >= floor)
     return dg.AssetCheckResult(
         passed=passed,
         description=None if passed else f"AUC {measured['auc']:.3f} ({low:.3f} to {high:.3f}) is below {floor}",

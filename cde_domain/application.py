@@ -81,6 +81,9 @@ class ColumnSpec:
     above: float | None = None
     at_most: float | None = None
     below: float | None = None
+    pattern: str | None = None
+    min_length: int = 0
+    max_length: int | None = None
     items: tuple["ColumnSpec", ...] = ()
 
     @property
@@ -120,17 +123,8 @@ def _column(path: str, annotation: Any, info: FieldInfo, *, required: bool) -> C
         "required": required,
         "description": info.description or "",
         **{key: value for key, value in extra.items() if key in ("unit", "pii", "purpose", "source")},
+        **_constraints(info),
     }
-    for bound in info.metadata:
-        match bound:
-            case annotated_types.Ge(ge=limit):
-                common["at_least"] = limit
-            case annotated_types.Gt(gt=limit):
-                common["above"] = limit
-            case annotated_types.Le(le=limit):
-                common["at_most"] = limit
-            case annotated_types.Lt(lt=limit):
-                common["below"] = limit
     if get_origin(annotation) is Literal:
         return ColumnSpec(kind="category", categories=tuple(get_args(annotation)), **common)
     if get_origin(annotation) is list:
@@ -143,6 +137,27 @@ def _column(path: str, annotation: Any, info: FieldInfo, *, required: bool) -> C
     if annotation is int and common.get("at_most") is None and common.get("below") is None:
         raise TypeError(f"{path}: a whole number needs an upper bound (`le`), or it may not fit any column")
     return ColumnSpec(kind=kinds[annotation], integer=annotation is int, **common)
+
+
+def _constraints(info: FieldInfo) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for bound in info.metadata:
+        match bound:
+            case annotated_types.Ge(ge=limit):
+                found["at_least"] = limit
+            case annotated_types.Gt(gt=limit):
+                found["above"] = limit
+            case annotated_types.Le(le=limit):
+                found["at_most"] = limit
+            case annotated_types.Lt(lt=limit):
+                found["below"] = limit
+            case annotated_types.MinLen(min_length=length):
+                found["min_length"] = length
+            case annotated_types.MaxLen(max_length=length):
+                found["max_length"] = length
+            case _ if (pattern := getattr(bound, "pattern", None)) is not None:
+                found["pattern"] = pattern
+    return found
 
 
 def request_of(row: Mapping[str, Any], columns: tuple[ColumnSpec, ...]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import pyarrow.parquet
 
 from cde_domain.application import ColumnSpec, columns_of
 from cde_domain.features.frame import arrow_type
-from cde_domain.portfolio import Portfolio
+from cde_domain.portfolio import Portfolio, UnknownCategoryError
 
 PROTECTED_PREFIX = "protected."
 EXAMPLE_ROWS = 5
@@ -65,14 +65,10 @@ def read_table(path: Path) -> pd.DataFrame:
         elif b"\0" in head:
             raise _unusable(path, "is neither CSV nor Parquet")
         else:
-            frame = pd.read_csv(path, keep_default_na=False, na_values=[""])
-    except (
-        pd.errors.ParserError,
-        pd.errors.EmptyDataError,
-        UnicodeDecodeError,
-        OSError,
-        pyarrow.ArrowException,
-    ) as error:
+            frame = pd.read_csv(path, keep_default_na=False, na_values=[""], low_memory=False, index_col=False)
+    except UnicodeDecodeError as error:
+        raise _unusable(path, "is neither Parquet nor CSV in UTF-8") from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, OSError, pyarrow.ArrowException) as error:
         raise _unusable(path, "is neither CSV nor Parquet") from error
     if frame.empty:
         raise _unusable(path, "has no rows")
@@ -125,6 +121,15 @@ def assemble(portfolio: Portfolio, tables: Mapping[str, pd.DataFrame]) -> pd.Dat
         except KeyError as error:
             problems.append(Problem(str(error.args[0]), f"the column is missing ({attribute.name} needs it)", 0))
             continue
+        except UnknownCategoryError as error:
+            problems.append(_problem(error.column, f"the value belongs to no group of {attribute.name}", error.rows))
+            continue
+        except Exception as error:  # a portfolio's own code; what it says can quote the value
+            what = f"the values cannot be grouped ({type(error).__name__}), are they of the right type?"
+            problems.append(Problem(PROTECTED_PREFIX + attribute.name, what, len(joined)))
+            continue
+        if groups.isna().all():
+            problems.append(Problem(PROTECTED_PREFIX + attribute.name, "every value is missing", len(joined)))
         book[PROTECTED_PREFIX + attribute.name] = groups.astype("object")
     book, found = validate(portfolio, book, skip=set(missing))
     problems += found
@@ -179,10 +184,21 @@ def _schema_column(spec: ColumnSpec) -> pa.Column:
     ):
         if limit is not None:
             checks.append(check(limit, error=f"{sign} {limit:g}"))
+    if spec.kind == "text":
+        checks += _text_checks(spec)
     if spec.integer:
         checks.append(pa.Check(lambda values: values == np.floor(values), error="a whole number"))
     kinds = {"number": float, "flag": "boolean", "date": "datetime64[ns]"}
     return pa.Column(kinds.get(spec.kind, str), checks, nullable=not spec.required, coerce=True)
+
+
+def _text_checks(spec: ColumnSpec) -> list[pa.Check]:
+    checks = []
+    if spec.pattern is not None:
+        checks.append(pa.Check.str_matches(spec.pattern, error="of the declared form"))
+    if spec.min_length or spec.max_length is not None:
+        checks.append(pa.Check.str_length(spec.min_length, spec.max_length, error="of the declared length"))
+    return checks
 
 
 def validate(
@@ -266,9 +282,17 @@ def _wrong_items(values: Any, spec: ColumnSpec) -> Any:
         return wrong | (~known & ~null)
     if spec.kind == "number":
         numbers = values.to_numpy(zero_copy_only=False)
-        low = -np.inf if spec.at_least is None else spec.at_least
-        high = np.inf if spec.at_most is None else spec.at_most
-        return wrong | (~null & ~((numbers >= low) & (numbers <= high)))
+        inside = np.ones(len(numbers), dtype=bool)
+        for limit, holds in (
+            (spec.at_least, np.greater_equal),
+            (spec.above, np.greater),
+            (spec.at_most, np.less_equal),
+            (spec.below, np.less),
+        ):
+            inside &= True if limit is None else holds(numbers, limit)
+        if spec.integer:
+            inside &= numbers == np.floor(numbers)
+        return wrong | (~null & ~inside)
     return wrong
 
 

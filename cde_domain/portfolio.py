@@ -73,6 +73,29 @@ class ProtectedAttribute:
     why: str
 
 
+class UnknownCategoryError(ValueError):
+    """Values of a column that have no group; `rows` says where, nothing says which."""
+
+    def __init__(self, column: str, rows: "pd.Series") -> None:
+        super().__init__(f"{column} has values that belong to no group")
+        self.column = column
+        self.rows = rows
+
+
+def groups_by_value(book: "pd.DataFrame", column: str, groups: Mapping[Any, str]) -> "pd.Series":
+    """
+    The group of each row by the value of one column, missing where the value is.
+
+    Raises:
+        UnknownCategoryError: a value has no group; taking it for any would hide it from the fairness analysis.
+    """
+    found = book[column].map(groups)
+    strange = book[column].notna() & found.isna()
+    if strange.any():
+        raise UnknownCategoryError(column, strange)
+    return found
+
+
 @dataclass(frozen=True)
 class Economics:
     """What a good loan earns and a bad one costs, as shares of the amount lent."""
@@ -97,6 +120,8 @@ class Thresholds:
     min_adverse_impact_ratio: float = 0.80
     max_approval_rate: float = 0.98
     max_book_psi: float = 0.25
+    min_loans: int = 500
+    min_bad_loans: int = 50
 
 
 @dataclass(frozen=True)
@@ -113,7 +138,7 @@ class Portfolio:
     """
     One loan product.
 
-    `join` takes the raw tables by source name and the options, and returns one row per application as known on its
+    `join` takes the raw tables by source name and returns one row per application as known on its
     application date, with dotted column names for nested fields. `application_id`, `customer_id` and `applied_at` are
     numbered, copied or left empty where the join gives none; `outcome_known_at` is required for a dated portfolio.
     `boosting` overrides hyperparameters.

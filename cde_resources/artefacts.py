@@ -36,7 +36,13 @@ class ArtefactIOManager(dg.ConfigurableIOManager):
                 name = context.asset_key.to_user_string()
                 raise dg.Failure(f"{name} cannot be written as JSON: {error}", allow_retries=False) from error
         else:
-            context.add_output_metadata(_write_parquet(unfinished, obj))
+            try:
+                context.add_output_metadata(_write_parquet(unfinished, obj))
+            except pa.ArrowException:  # which would quote a value of another type than its column
+                name = context.asset_key.path[-1]
+                raise dg.Failure(
+                    f"{name} cannot be written as a table: a column mixes types", allow_retries=False
+                ) from None
         unfinished.replace(target)
         context.add_output_metadata({"path": dg.MetadataValue.path(str(target)), "sha256": file_digest(target)})
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from cde_domain.application import columns_of, request_of
 from cde_domain.features.columns import columns_of_application
@@ -41,7 +42,9 @@ def split(table: pd.DataFrame, *, seed: int) -> tuple[pd.DataFrame, pd.DataFrame
     Labelled rows as training and hold-out sets, with no customer in both.
 
     Dated books are split by time: the latest fifth of the applications is held out, and customers who appear in it
-    leave the training set. Undated books are split at random by customer, equally within both labels.
+    leave the training set. Undated books are split by a hash of the features, all loans of a customer together: the
+    same loans in another order, or partly relabelled, are held out again, so that a champion never meets a loan that it
+    learned from.
     """
     labelled = table[table["repaid"].notna()]
     if labelled["applied_at"].notna().all():
@@ -50,11 +53,18 @@ def split(table: pd.DataFrame, *, seed: int) -> tuple[pd.DataFrame, pd.DataFrame
         rest = ordered.drop(holdout.index)
         training = rest[~rest["customer_id"].isin(holdout["customer_id"])]
     else:
-        worst = labelled.groupby("customer_id")["repaid"].min().sort_index()
-        chosen = worst.groupby(worst).sample(frac=HOLDOUT_SHARE, random_state=seed).index
-        is_held_out = labelled["customer_id"].isin(chosen)
+        features = table.drop(columns=["application_id", "customer_id", "applied_at", "repaid"])
+        loans = pd.util.hash_pandas_object(features, index=False)
+        least = loans.groupby(table["customer_id"]).transform("min")[labelled.index].to_numpy()
+        # Hashed again, since the least of a customer's many loans is small more often than that of a single one.
+        customers = pd.util.hash_array(least + np.uint64(seed))
+        is_held_out = customers < HOLDOUT_SHARE * 2**64
         training, holdout = labelled[~is_held_out], labelled[is_held_out]
     return training.reset_index(drop=True), holdout.reset_index(drop=True)
+
+
+class ParityError(ValueError):
+    """A row of the loan book that the request model refuses."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +82,11 @@ def online_parity(portfolio: Portfolio, book: pd.DataFrame, table: pd.DataFrame,
     bulk = matrix_of(portfolio, table)
     differing = dict.fromkeys((feature.name for feature in portfolio.features), 0)
     for position, row in zip(sample, book.iloc[sample].to_dict("records"), strict=True):
-        application = portfolio.application.model_validate_json(json.dumps(request_of(row, specs)))
+        try:
+            application = portfolio.application.model_validate_json(json.dumps(request_of(row, specs)))
+        except ValidationError as error:  # which would quote the value
+            fields = ", ".join(sorted({".".join(map(str, problem["loc"])) for problem in error.errors()}))
+            raise ParityError(f"row {position + 1} of the loan book is no application: {fields}") from None
         online = feature_matrix(portfolio.features, columns_of_application(application, specs, applied_on(row)))[0]
         unequal = online.view(np.uint64) != bulk[position].view(np.uint64)
         both_unknown = np.isnan(online) & np.isnan(bulk[position])

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -46,6 +46,7 @@ class GroupResult:
     impact_ratio: float | None = None
     interval: tuple[float, float] | None = None
     p_value: float | None = None
+    compared_with: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ def adverse_impact(
 
     Groups under 30 rows are not computed. From 30 to 249 rows a group is `insufficient_data`, unless its ratio is
     below `min_ratio` and significantly so; from 250 rows the ratio alone decides. The reference is the most approved
-    group of at least 250 rows, or else the largest.
+    group of at least 250 rows, or else the largest; a group that is approved significantly less than a smaller, more
+    favoured one fails too (Bonferroni over those).
     """
     members = members_of(groups)
     reference = reference_group(members, approved)
@@ -125,8 +127,6 @@ def _group_result(
     reference: str,
     min_ratio: float,
 ) -> GroupResult:
-    from scipy.stats import fisher_exact  # slow to import
-
     member = members[group]
     rows = int(member.sum())
     if rows < MIN_REPORTED:
@@ -135,12 +135,40 @@ def _group_result(
         "approval_rate": float(approved[member].mean()),
         "review_rate": float(reviewed[member].mean()),
     }
-    if group == reference:
-        return GroupResult(attribute, group, rows, Verdict.REFERENCE, **rates)
-    yes, all_yes = int(approved[member].sum()), int(approved[members[reference]].sum())
-    all_rows = int(members[reference].sum())
+    result = GroupResult(attribute, group, rows, Verdict.REFERENCE, **rates)
+    if group != reference:
+        result = _against(result, reference, members, approved, min_ratio)
+    # A small group cannot be the reference, yet being approved significantly less than one is adverse impact too.
+    favoured = [
+        other
+        for other, others in members.items()
+        if other not in (group, reference)
+        and int(others.sum()) >= MIN_REPORTED
+        and min(rows, int(others.sum())) < MIN_VERDICT
+        and float(approved[others].mean()) > rates["approval_rate"]
+    ]
+    for other in favoured:
+        against = _against(result, other, members, approved, min_ratio)
+        ratio, p_value = against.impact_ratio, against.p_value
+        if ratio is not None and p_value is not None and ratio < min_ratio and p_value < SIGNIFICANCE / len(favoured):
+            return replace(against, verdict=Verdict.FAIL)
+    return result
+
+
+def _against(
+    result: GroupResult,
+    reference: str,
+    members: dict[str, NDArray[np.bool_]],
+    approved: NDArray[np.bool_],
+    min_ratio: float,
+) -> GroupResult:
+    from scipy.stats import fisher_exact  # slow to import
+
+    member, others = members[result.group], members[reference]
+    rows, all_rows = int(member.sum()), int(others.sum())
+    yes, all_yes = int(approved[member].sum()), int(approved[others].sum())
     if not all_yes:
-        return GroupResult(attribute, group, rows, Verdict.INSUFFICIENT_DATA, **rates)
+        return replace(result, verdict=Verdict.INSUFFICIENT_DATA, compared_with=reference)
     ratio = yes * all_rows / (rows * all_yes)  # divided once: a ratio of exactly min_ratio is not rounded below it
     p_value = float(fisher_exact([[yes, rows - yes], [all_yes, all_rows - all_yes]]).pvalue)
     below = ratio < min_ratio
@@ -148,8 +176,14 @@ def _group_result(
         verdict = Verdict.FAIL if below else Verdict.PASS
     else:
         verdict = Verdict.FAIL if below and p_value < SIGNIFICANCE else Verdict.INSUFFICIENT_DATA
-    interval = ratio_interval(yes, rows, all_yes, all_rows)
-    return GroupResult(attribute, group, rows, verdict, **rates, impact_ratio=ratio, interval=interval, p_value=p_value)
+    return replace(
+        result,
+        verdict=verdict,
+        compared_with=reference,
+        impact_ratio=ratio,
+        interval=ratio_interval(yes, rows, all_yes, all_rows),
+        p_value=p_value,
+    )
 
 
 def failed_gates(results: Iterable[AttributeResult]) -> list[GroupResult]:

@@ -106,9 +106,21 @@ def test_the_reference_is_the_most_approved_large_group():
 
 
 def test_without_a_large_group_the_largest_is_the_reference():
-    result = impact({"most": (200, 100), "best": (150, 140), "rest": (100, 5)})
+    result = impact({"most": (200, 100), "best": (150, 80), "rest": (100, 5)})
 
     assert verdicts(result) == {"most": "reference", "best": "insufficient_data", "rest": "fail"}
+
+
+def test_a_large_group_approved_significantly_less_than_a_small_one_fails():
+    result = impact({"favoured": (200, 180), "others": (4000, 2000)})
+
+    assert verdicts(result) == {"favoured": "insufficient_data", "others": "fail"}
+
+
+def test_of_two_small_groups_the_significantly_less_approved_fails_even_if_it_is_the_larger():
+    result = impact({"favoured": (240, 216), "others": (249, 100)})
+
+    assert verdicts(result)["others"] == "fail"
 
 
 def test_a_reference_that_is_never_approved_allows_no_verdict():

@@ -357,7 +357,7 @@ def test_a_parquet_file_is_read_whatever_its_name(tmp_path: Path):
         pytest.param(b"PK\x03\x04\x00\x00 a spreadsheet", "is neither CSV nor Parquet", id="binary"),
         pytest.param(b"one column only\n1\n2\n", "is neither CSV nor Parquet", id="prose"),
         pytest.param(b"a,b\n1,2\n3,4,5\n", "is neither CSV nor Parquet", id="ragged"),
-        pytest.param(b"a,b\n\xff\xfe,2\n", "is neither CSV nor Parquet", id="no UTF-8"),
+        pytest.param(b"a,b\n\xff\xfe,2\n", "is neither Parquet nor CSV in UTF-8", id="no UTF-8"),
     ],
 )
 def test_a_file_that_is_no_table_is_refused_by_name(content: bytes, what: str, tmp_path: Path):

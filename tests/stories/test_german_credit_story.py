@@ -35,7 +35,7 @@ def test_cross_validated_auc_on_german_credit_reaches_078(german_home: Path) -> 
 def test_the_card_carries_the_cross_validated_auc_and_the_honest_status_of_small_groups(german_home: Path) -> None:
     card = _report(german_home, "model_card")["markdown"]
     assert f"{_report(german_home, 'evaluation')['cross_validation']['auc_mean']:.4f}" in card
-    assert "**Insufficient data.** For foreign_worker" in card
+    assert "**Insufficient data.** Too small for a fairness verdict: foreign_worker no" in card
 
 
 def test_small_books_are_judged_fair_on_out_of_fold_scores_of_all_loans(german_home: Path) -> None:

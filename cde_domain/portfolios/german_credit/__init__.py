@@ -14,6 +14,7 @@ from cde_domain.portfolio import (
     Source,
     SourceOptions,
     Thresholds,
+    groups_by_value,
 )
 
 from .application import CreditApplication
@@ -46,7 +47,16 @@ def _join(tables: Mapping[str, "pd.DataFrame"]) -> "pd.DataFrame":
 
 
 def _sex(book: "pd.DataFrame") -> "pd.Series":
-    return book["personal_status_and_sex"].str.startswith("female").map({True: "female", False: "male"})
+    return groups_by_value(
+        book,
+        "personal_status_and_sex",
+        {
+            "female : divorced/separated/married": "female",
+            "male : divorced/separated": "male",
+            "male : married/widowed": "male",
+            "male : single": "male",
+        },
+    )
 
 
 def _age(book: "pd.DataFrame") -> "pd.Series":
