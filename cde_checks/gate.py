@@ -87,15 +87,22 @@ def examine(instance: dg.DagsterInstance, portfolio: PortfolioResource, releases
     case = Case()
     lending = portfolio.load()
     judgement = judged(instance, lending.name, (*REPORTS, EVIDENCE))
-    case.refusals += judgement.problems
+    case.refusals += log_refusals(instance, lending.name, judgement)
     if not judgement.made_from:
         return case
-    for asset, check in required_checks():
-        case.refusals += _check_refusals(instance, lending.name, asset, check, judgement.made_from.get(asset))
     if not judgement.problems:
         _examine_evidence(case, instance, portfolio, releases, judgement.made_from)
     _examine_ledger(case, instance, releases)
     return case
+
+
+def log_refusals(instance: dg.DagsterInstance, portfolio: str, judgement: Judged) -> list[Refusal]:
+    """What the event log says against a challenger: what does not hold together, and checks that did not pass."""
+    found = list(judgement.problems)
+    if judgement.made_from:
+        for asset, check in required_checks():
+            found += _check_refusals(instance, portfolio, asset, check, judgement.made_from.get(asset))
+    return found
 
 
 def judged(instance: dg.DagsterInstance, portfolio: str, assets: Iterable[str] = REPORTS) -> Judged:

@@ -113,8 +113,13 @@ def reference_group(members: dict[str, NDArray[np.bool_]], approved: NDArray[np.
     """The most approved group of at least 250 rows, or else the largest; None where no group is known."""
     large = {group: member for group, member in members.items() if member.sum() >= MIN_VERDICT}
     if large:
-        return max(large, key=lambda group: float(approved[large[group]].mean()))
-    return max(members, key=lambda group: int(members[group].sum()), default=None)
+        return max(large, key=lambda group: (float(approved[large[group]].mean()), _seniority(large[group])))
+    return max(members, key=lambda group: (int(members[group].sum()), _seniority(members[group])), default=None)
+
+
+def _seniority(member: NDArray[np.bool_]) -> int:
+    # Of two equal groups the one met first in the book, so that no verdict depends on what a group is called.
+    return -int(member.argmax())
 
 
 def _group_result(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import dagster as dg
 import pytest
 
-from cde_checks.gate import REPORTS, Refusal, refusals, required_checks
+from cde_checks.gate import EVIDENCE, REPORTS, Refusal, judged, log_refusals, required_checks
 
 PORTFOLIO = "toy_loans"
 MADE_FROM = {
@@ -17,7 +17,9 @@ MADE_FROM = {
     "evaluation": ("challenger_model", "holdout_set", "loan_book"),
     "fairness_report": ("challenger_model", "loan_book"),
     "explanation_report": ("challenger_model", "holdout_set"),
-    "model_card": ("evaluation", "fairness_report", "explanation_report"),
+    "compliance_report": ("evaluation", "fairness_report", "explanation_report"),
+    "model_card": ("evaluation", "fairness_report", "explanation_report", "compliance_report"),
+    "evidence_pack": ("model_card",),
 }
 RERUN = "Run the whole job train_and_release"
 
@@ -67,7 +69,12 @@ class Toy:
 
     def refused(self) -> list[str]:
         """What the gate says."""
-        return [str(refusal) for refusal in refusals(self.instance, PORTFOLIO)]
+        return [str(refusal) for refusal in said_against(self.instance, PORTFOLIO)]
+
+
+def said_against(instance: dg.DagsterInstance, portfolio: str) -> list[Refusal]:
+    """What the event log says against the latest challenger of a portfolio."""
+    return log_refusals(instance, portfolio, judged(instance, portfolio, (*REPORTS, EVIDENCE)))
 
 
 @pytest.fixture
@@ -83,7 +90,7 @@ def test_a_challenger_with_all_its_checks_passed_may_be_promoted(toy: Toy):
 
 
 def test_nothing_is_promoted_before_anything_was_made(toy: Toy):
-    assert refusals(toy.instance, PORTFOLIO) == [Refusal(REPORTS[0], "was never materialised", RERUN)]
+    assert said_against(toy.instance, PORTFOLIO) == [Refusal(REPORTS[0], "was never materialised", RERUN)]
 
 
 def test_a_report_that_is_missing_is_named(toy: Toy):
@@ -175,4 +182,4 @@ def test_a_card_of_older_reports_is_refused(toy: Toy):
 def test_another_portfolio_cannot_lend_its_evidence(toy: Toy):
     toy.run()
 
-    assert refusals(toy.instance, "other_loans") == [Refusal(REPORTS[0], "was never materialised", RERUN)]
+    assert said_against(toy.instance, "other_loans") == [Refusal(REPORTS[0], "was never materialised", RERUN)]

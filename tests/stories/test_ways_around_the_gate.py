@@ -36,7 +36,7 @@ def waiting_home(german_as_promoted: Path, tmp_path_factory: pytest.TempPathFact
     home = Path(shutil.copytree(german_as_promoted, tmp_path_factory.mktemp("ways") / "home"))
     with Lender(home, NAME) as lender:
         promote(lender, with_other_policy(lender.store.bundles))
-        assert lender.run("evaluation", "model_card", "evidence_pack").success
+        assert lender.run("evaluation", "compliance_report", "model_card", "evidence_pack").success
     return home
 
 
