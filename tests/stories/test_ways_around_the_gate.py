@@ -238,7 +238,7 @@ def run_check(lender: Lender, result: dg.AssetCheckResult) -> None:
 
 
 def test_reports_made_with_their_checks_deselected_promote_nothing(lender: Lender, champion: str) -> None:
-    assert lender.run_unchecked("explanation_report", "model_card", "evidence_pack").success
+    assert lender.run_unchecked("explanation_report", "compliance_report", "model_card", "evidence_pack").success
     told = "was not run on what this challenger is made from"
     assert_not_promoted(lender, f"reasons_are_complete_and_faithful: {told}", f"evidence_pack/pack_verifies: {told}")
     assert_still_served(lender, champion)
