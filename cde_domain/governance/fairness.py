@@ -1,7 +1,6 @@
 """Adverse impact by protected group, with a verdict that knows how little a small group can say."""
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any, Literal
@@ -189,10 +188,3 @@ def _against(
         interval=ratio_interval(yes, rows, all_yes, all_rows),
         p_value=p_value,
     )
-
-
-def failed_gates(results: Iterable[AttributeResult]) -> list[GroupResult]:
-    """The groups that stop a promotion: failed, of an attribute that gates."""
-    return [
-        group for result in results if result.use == "gate" for group in result.groups if group.verdict is Verdict.FAIL
-    ]

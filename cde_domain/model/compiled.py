@@ -28,7 +28,7 @@ class CompiledTrees:
     The arrays of a compiled ensemble.
 
     Nodes are the inner nodes of all trees in order (children: >= 0 a node, < 0 leaf `-1 - child`); `bias` is the
-    margin of no tree, `base` the mean margin over the training rows (by cover). Slots are the distinct features of a
+    margin of no tree, `base` the mean margin, weighted by cover. Slots are the distinct features of a
     leaf's path: a row meets slot s if `splits & slot_mask[s] == slot_want[s]`, where `splits` has bit i set if the row
     goes left at the tree's i-th node.
     """

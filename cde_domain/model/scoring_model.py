@@ -64,7 +64,7 @@ class ScoringModel:
 
     @property
     def base(self) -> float:
-        """The mean margin over the training rows, from which contributions are counted."""
+        """The margin from which contributions are counted: the trees' mean, weighted by cover."""
         return float(self.trees.base[0])
 
     def scores(self, matrix: Array) -> Array:

@@ -21,7 +21,7 @@ from .application import CreditApplication
 from .features import FEATURES
 
 if TYPE_CHECKING:
-    import pandas as pd  # the service loads this module too, and has no pandas
+    import pandas as pd  # the service loads this module too, and needs no pandas
 
 HERE = Path(__file__).parent
 CREDIT_FILES = "credit_files"
