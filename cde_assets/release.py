@@ -28,7 +28,7 @@ def _refuse(found: list[Refusal]) -> dg.Failure:
     return dg.Failure(f"promotion refused:\n{lines}", {"refusals": table(rows)}, allow_retries=False)
 
 
-@dg.asset(group_name=GROUP, owners=OWNERS, kinds={"mlflow"}, deps=["explanation_report"])
+@dg.asset(group_name=GROUP, owners=OWNERS, kinds={"mlflow"}, deps=["explanation_report", "latency_report"])
 def champion_model(
     context: AssetExecutionContext,
     portfolio: PortfolioResource,

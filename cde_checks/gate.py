@@ -14,7 +14,14 @@ from dagster import AssetRecordsFilter
 from cde_checks import features, governance, loan_book, model
 
 GATING_MODULES: tuple[ModuleType, ...] = (loan_book, features, model, governance)
-REPORTS = ("challenger_model", "evaluation", "fairness_report", "explanation_report", "model_card")
+REPORTS = (
+    "challenger_model",
+    "evaluation",
+    "fairness_report",
+    "explanation_report",
+    "latency_report",
+    "model_card",
+)
 _POINTER = "dagster/input_event_pointer/"
 
 

@@ -18,6 +18,7 @@ GROUP = "governance"
 def model_card(
     context: dg.AssetExecutionContext,
     portfolio: PortfolioResource,
+    candidate_models: dict[str, Any],
     challenger_model: dict[str, Any],
     evaluation: dict[str, Any],
     fairness_report: dict[str, Any],
@@ -27,7 +28,9 @@ def model_card(
     """The card of the challenger, every number of it read from the reports (Mitchell et al. 2019)."""
     lending = portfolio.load()
     book = {"rows": len(loan_book), "labelled": int(loan_book["repaid"].notna().sum())}
-    markdown = render_card(lending, challenger_model, evaluation, fairness_report, explanation_report, book)
+    markdown = render_card(
+        lending, challenger_model, candidate_models, evaluation, fairness_report, explanation_report, book
+    )
     path = portfolio.models / challenger_model["digest"] / "model_card.md"
     path.write_text(markdown, encoding="utf-8")
     context.add_output_metadata({"card": dg.MetadataValue.md(markdown), "file": dg.MetadataValue.path(str(path))})
@@ -37,6 +40,7 @@ def model_card(
 def render_card(
     lending: Portfolio,
     challenger: dict[str, Any],
+    candidates: dict[str, Any],
     evaluation: dict[str, Any],
     fairness: dict[str, Any],
     explanations: dict[str, Any],
@@ -53,12 +57,14 @@ def render_card(
         autoescape=False,  # noqa: S701  # Markdown, from our own numbers
     )
     environment.filters["number"] = _number
+    environment.filters["interval"] = lambda ends: f"{_number(ends[0])} to {_number(ends[1])}"
     environment.filters["percent"] = lambda value: "-" if value is None else f"{100 * value:.1f} %"
     return environment.from_string(template).render(
         portfolio=lending,
         policy=Policy.read(lending.policy_file),
         challenger=challenger,
         provenance=challenger["provenance"],
+        candidates=candidates,
         evaluation=evaluation,
         holdout=evaluation["holdout"],
         cross_validation=evaluation["cross_validation"],

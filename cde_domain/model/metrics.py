@@ -59,6 +59,57 @@ def calibration_error_by_chance(scores: Array, *, draws: int = 500, seed: int = 
     return float(np.quantile(errors, 0.95))
 
 
+def calibration_slope(repaid: Array, scores: Array) -> float:
+    """
+    The slope of the outcomes on the log-odds of the scores: 1 if well spread, below 1 if too confident.
+
+    NaN if scores and outcomes are separated, or all scores are one.
+    """
+    clipped = np.clip(scores, 1e-6, 1 - 1e-6)
+    odds = np.log(clipped / (1 - clipped))
+    design = np.stack([np.ones(len(odds)), odds], axis=1)
+    weights = np.zeros(2)
+    for _ in range(50):  # Newton's method
+        chance = 1 / (1 + np.exp(-np.clip(design @ weights, -30, 30)))
+        curvature = design.T @ (design * (chance * (1 - chance))[:, None])
+        if np.linalg.cond(curvature) > 1e12:
+            return float("nan")
+        step = np.linalg.solve(curvature, design.T @ (repaid - chance))
+        weights += step
+        if np.abs(step).max() < 1e-9:
+            return float(weights[1])
+    return float("nan")
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """95 % intervals of the measures of a score."""
+
+    auc: tuple[float, float]
+    ks: tuple[float, float]
+    brier: tuple[float, float]
+
+
+def bootstrap_intervals(repaid: Array, scores: Array, *, draws: int = 500, seed: int = 0) -> Intervals:
+    """Percentile intervals over resamples of the rows; the scores are sorted once and resampled by weight."""
+    order = np.argsort(scores, kind="stable")
+    good, errors = repaid[order], (scores[order] - repaid[order]) ** 2
+    starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))
+    random = np.random.default_rng(seed)
+    values = np.full((draws, 3), np.nan)
+    for draw in values:
+        weights = np.bincount(random.integers(0, len(good), len(good)), minlength=len(good)).astype(np.float64)
+        goods = np.add.reduceat(weights * good, starts)
+        bads = np.add.reduceat(weights * (1 - good), starts)
+        if goods.sum() and bads.sum():
+            goods_below, bads_below = np.cumsum(goods) / goods.sum(), np.cumsum(bads) / bads.sum()
+            draw[0] = goods @ (np.cumsum(bads) - bads / 2) / (goods.sum() * bads.sum())
+            draw[1] = np.abs(goods_below - bads_below).max()
+        draw[2] = weights @ errors / weights.sum()
+    low, high = np.nanquantile(values, [0.025, 0.975], axis=0)
+    return Intervals(*((float(a), float(b)) for a, b in zip(low, high, strict=True)))
+
+
 def bootstrap_interval(
     statistic: Callable[[NDArray[np.intp]], float], rows: int, *, draws: int = 500, seed: int = 0
 ) -> tuple[float, float]:

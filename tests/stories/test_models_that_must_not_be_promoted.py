@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cde_domain.training import challenger
+from cde_domain.training import boosting
 from tests.lender import Lender, Run
 
 # Each is a portfolio of its own in a folder outside the repository, made from the real German loans.
@@ -149,13 +149,13 @@ def test_a_significantly_unfair_model_is_stopped_by_four_fifths(run_portfolio: R
 def test_a_model_that_moves_against_a_declared_direction_is_stopped(
     run_portfolio: RunPortfolio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fit = challenger.fit
+    fit = boosting.fit
 
     def fit_without_constraints(features, matrix, repaid, settings):  # type: ignore[no-untyped-def]
         free = tuple(type(feature)(**{**vars(feature), "monotone": 0}) for feature in features)
         return fit(free, matrix, repaid, settings)
 
-    monkeypatch.setattr(challenger, "fit", fit_without_constraints)
+    monkeypatch.setattr(boosting, "fit", fit_without_constraints)
     run, lender = run_portfolio("unmonotone", UNMONOTONE)
     assert run.passed["is_monotone"] is False
     assert "duration moves the wrong way" in run.said["is_monotone"]
