@@ -98,7 +98,8 @@ def bootstrap_intervals(repaid: Array, scores: Array, *, draws: int = 500, seed:
     random = np.random.default_rng(seed)
     values = np.full((draws, 3), np.nan)
     for draw in values:
-        weights = np.bincount(random.integers(0, len(good), len(good)), minlength=len(good)).astype(np.float64)
+        drawn = random.integers(0, len(good), len(good))
+        weights = np.bincount(drawn, minlength=len(good))[order].astype(np.float64)
         goods = np.add.reduceat(weights * good, starts)
         bads = np.add.reduceat(weights * (1 - good), starts)
         if goods.sum() and bads.sum():
