@@ -191,5 +191,5 @@ def _show(
         }
     )
     champion = report["champion"]
-    if champion and champion["comparable"]:
+    if champion and champion["comparable"] and champion["swap_set"]["moves"]:
         context.add_output_metadata({"swap_set": table(champion["swap_set"]["moves"])})

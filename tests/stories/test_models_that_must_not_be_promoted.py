@@ -24,9 +24,10 @@ from pydantic import Field
 from cde_domain.application import field
 from cde_domain.features.feature import Feature
 from cde_domain.portfolio import OutcomeLabel, ProtectedAttribute
-from cde_domain.portfolios.german_credit import PORTFOLIO as GERMAN
+from cde_domain.portfolios.german_credit import PORTFOLIO
 
 POLICY = Path(__file__).parent / "policy.yaml"
+GERMAN = dataclasses.replace(PORTFOLIO, tuning_budget=1)
 
 
 def sex(book):
@@ -87,6 +88,10 @@ PORTFOLIO = dataclasses.replace(
     GERMAN, name="leaking_letters", join=join, policy_file=POLICY, application=WithCollections,
     features=(*GERMAN.features, LETTERS),
 )
+"""
+SLOW = """
+THRESHOLDS = dataclasses.replace(GERMAN.thresholds, max_decision_ms=0.0001)
+PORTFOLIO = dataclasses.replace(GERMAN, name="hurried_lender", policy_file=POLICY, thresholds=THRESHOLDS)
 """
 EARLY = """
 def join(tables):
@@ -167,6 +172,11 @@ def test_a_feature_that_knows_the_outcome_is_found(run_portfolio: RunPortfolio) 
     run, lender = run_portfolio("leaking", LEAKING)
     said = "collection_letters alone reaches an AUC of 1.000"
     _assert_stopped(run, lender, "no_single_feature_leaks_the_label", said)
+
+
+def test_a_model_that_answers_later_than_the_lender_allows_is_stopped(run_portfolio: RunPortfolio) -> None:
+    run, lender = run_portfolio("slow", SLOW)
+    _assert_stopped(run, lender, "serving_budget_holds", "half of the decisions take longer than")
 
 
 def test_an_outcome_stated_before_it_can_be_known_stops_the_book(run_portfolio: RunPortfolio) -> None:
