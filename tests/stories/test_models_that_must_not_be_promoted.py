@@ -106,6 +106,8 @@ PORTFOLIO = dataclasses.replace(
 )
 """
 
+ADVICE = ("beats_the_benchmark_scorecard",)
+
 
 @pytest.fixture
 def run_portfolio(german_home: Path, tmp_path: Path) -> Iterator[Callable[[str, str], tuple[Run, Lender]]]:
@@ -126,7 +128,7 @@ def run_portfolio(german_home: Path, tmp_path: Path) -> Iterator[Callable[[str, 
 
 def _assert_stopped(run: Run, lender: Lender, check: str, said: str) -> None:
     assert not run.success
-    assert [name for name, passed in run.passed.items() if not passed] == [check]
+    assert [name for name, passed in run.passed.items() if not passed and name not in ADVICE] == [check]
     assert said in run.said[check]
     assert "champion_model" not in run.made
     assert lender.ledger.entries() == ()
