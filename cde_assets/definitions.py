@@ -6,9 +6,10 @@ from typing import Any
 
 import dagster as dg
 
-from cde_assets import features, model, release
-from cde_assets.governance import card, compliance, evidence, fairness, reports
+from cde_assets import features, release
+from cde_assets.governance import card, compliance, evidence, fairness, latency, reports
 from cde_assets.loan_book import loan_book_assets
+from cde_assets.model import candidates, challenger, evaluation
 from cde_assets.telemetry import switch_telemetry_off
 from cde_checks import features as feature_checks
 from cde_checks import governance as governance_checks
@@ -24,6 +25,19 @@ from cde_resources.releases import ReleasesResource
 from cde_serving.settings import Settings
 
 JOB = "train_and_release"
+ASSETS = (
+    features,
+    candidates,
+    challenger,
+    evaluation,
+    fairness,
+    reports,
+    latency,
+    compliance,
+    card,
+    evidence,
+    release,
+)
 CHECKS = (loan_book_checks, feature_checks, model_checks, governance_checks, release_checks)
 
 
@@ -36,12 +50,7 @@ def build_definitions(reference: str, settings: Settings) -> dg.Definitions:
     options = settings.source_options if reference == settings.portfolio else {}
     registry = MlflowResource.of(settings, portfolio.name)
     return dg.Definitions(
-        assets=_under(
-            portfolio.name,
-            dg.load_assets_from_modules(
-                [loan_book_module, features, model, fairness, reports, compliance, card, evidence, release]
-            ),
-        ),
+        assets=_under(portfolio.name, dg.load_assets_from_modules([loan_book_module, *ASSETS])),
         asset_checks=_under(portfolio.name, dg.load_asset_checks_from_modules(CHECKS)),
         jobs=[
             dg.define_asset_job(

@@ -1,6 +1,6 @@
 """The pictures in the UI and on the card."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,14 +23,31 @@ def _figure(width: float = 5.0, height: float = 3.6) -> tuple[Figure, Any]:
 
 def roc_curve(repaid: Array, scores: Array) -> Figure:
     """Share of good loans against share of bad loans accepted, over all cut-offs."""
-    order = np.argsort(-scores, kind="stable")
-    ends = np.flatnonzero(np.diff(scores[order], append=-np.inf))
-    good = np.concatenate([[0], np.cumsum(repaid[order])[ends] / repaid.sum()])
-    bad = np.concatenate([[0], np.cumsum(1 - repaid[order])[ends] / (1 - repaid).sum()])
+    good, bad = _accepted(repaid, scores)
     figure, axes = _figure(4.2, 3.8)
     axes.plot([0, 1], [0, 1], color=SHADE)
     axes.plot(bad, good, color=GOOD)
     axes.set(xlabel="bad loans accepted", ylabel="good loans accepted", title=f"ROC, AUC {auc(repaid, scores):.3f}")
+    return figure
+
+
+def _accepted(repaid: Array, scores: Array) -> tuple[Array, Array]:
+    order = np.argsort(-scores, kind="stable")
+    ends = np.flatnonzero(np.diff(scores[order], append=-np.inf))
+    good = np.concatenate([[0], np.cumsum(repaid[order])[ends] / repaid.sum()])
+    bad = np.concatenate([[0], np.cumsum(1 - repaid[order])[ends] / (1 - repaid).sum()])
+    return good, bad
+
+
+def roc_curves(repaid: Array, scores: Mapping[str, Array]) -> Figure:
+    """The curves of several scores of the same loans."""
+    figure, axes = _figure(5.4, 4.6)
+    axes.plot([0, 1], [0, 1], color=SHADE)
+    for title, of_one in scores.items():
+        good, bad = _accepted(repaid, of_one)
+        axes.plot(bad, good, linewidth=1.2, label=f"{title}, {auc(repaid, of_one):.3f}")
+    axes.set(xlabel="bad loans accepted", ylabel="good loans accepted", title="ROC out of fold, all folds together")
+    axes.legend(frameon=False, fontsize=8)
     return figure
 
 
@@ -54,6 +71,32 @@ def score_histogram(scores: Array, repaid: Array, approve_at: float, review_at: 
         axes.axvline(cut_off, color=NEUTRAL, linestyle="--")
     axes.set(xlabel="score", ylabel="applications", title="Scores and cut-offs")
     axes.legend(frameon=False)
+    return figure
+
+
+def profit_curve(curve: Mapping[str, Sequence[float]], approve_at: float, break_even: float) -> Figure:
+    """What every 100 applied for earn, by the cut-off from which loans are approved."""
+    figure, axes = _figure()
+    axes.plot(curve["cut_offs"], curve["profit"], color=GOOD, label="by outcomes")
+    axes.plot(curve["cut_offs"], curve["expected_profit"], color=NEUTRAL, linestyle=":", label="as the scores expect")
+    axes.axhline(0, color=SHADE)
+    axes.axvline(approve_at, color=NEUTRAL, linestyle="--", label=f"policy, {approve_at:.2f}")
+    axes.axvline(break_even, color=BAD, linewidth=0.8, label=f"break-even, {break_even:.2f}")
+    axes.set(xlabel="approved from this score on", ylabel="profit per 100 applied for", title="Profit by cut-off")
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def score_bands(bands: Sequence[dict[str, Any]]) -> Figure:
+    """The share of bad loans in every score band, best band first, beside what the scores expect."""
+    figure, axes = _figure()
+    places = np.arange(len(bands))
+    axes.bar(places, [band["bad_rate"] for band in bands], color=BAD, alpha=0.8, label="not repaid")
+    expected = [band["expected_bad_rate"] for band in bands]
+    axes.plot(places, expected, color=NEUTRAL, marker="o", markersize=4, label="expected")
+    axes.set_xticks(places, [f"{band['lowest_score']:.2f}" for band in bands], fontsize=8)
+    axes.set(xlabel="lowest score of the band", ylabel="share of bad loans", title="Score bands")
+    axes.legend(frameon=False, fontsize=8)
     return figure
 
 

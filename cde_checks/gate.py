@@ -24,7 +24,15 @@ from cde_serving.ledger import LedgerError
 from cde_serving.signing import SignatureError
 
 GATING_MODULES: tuple[ModuleType, ...] = (loan_book, features, model, governance)
-REPORTS = ("challenger_model", "evaluation", "fairness_report", "explanation_report", "compliance_report", "model_card")
+REPORTS = (
+    "challenger_model",
+    "evaluation",
+    "fairness_report",
+    "explanation_report",
+    "latency_report",
+    "compliance_report",
+    "model_card",
+)
 EVIDENCE = "evidence_pack"
 _POINTER = "dagster/input_event_pointer/"
 

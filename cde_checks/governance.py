@@ -55,6 +55,18 @@ def four_fifths_holds(fairness_report: dict[str, Any]) -> dg.AssetCheckResult:
     )
 
 
+@dg.asset_check(asset="latency_report", blocking=True)
+def serving_budget_holds(latency_report: dict[str, Any]) -> dg.AssetCheckResult:
+    """One explained decision takes no longer in process than the portfolio allows."""
+    taken, budget = latency_report["decision_p50_ms"], latency_report["budget_p50_ms"]
+    passed = bool(taken <= budget)
+    return dg.AssetCheckResult(
+        passed=passed,
+        description=None if passed else f"half of the decisions take longer than {taken:.2f} ms, {budget} are allowed",
+        metadata={"decision_p50_ms": taken, "decision_p99_ms": latency_report["decision_p99_ms"], "budget_ms": budget},
+    )
+
+
 @dg.asset_check(asset="explanation_report", blocking=True)
 def reasons_are_complete_and_faithful(explanation_report: dict[str, Any]) -> dg.AssetCheckResult:
     """Contributions add up, every rejection has one to four catalogued reasons, and mending them helps."""

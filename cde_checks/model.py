@@ -68,6 +68,26 @@ def is_not_worse_than_the_champion(portfolio: PortfolioResource, evaluation: dic
     )
 
 
+@dg.asset_check(asset="evaluation")
+def beats_the_benchmark_scorecard(evaluation: dict[str, Any]) -> dg.AssetCheckResult:
+    """On the same folds the chosen model ranks better than a points scorecard; advice, not a condition."""
+    difference = evaluation["benchmarks"]["differences"]["scorecard"]
+    passed = bool(difference["mean"] > 0)
+    return dg.AssetCheckResult(
+        passed=passed,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=None
+        if passed
+        else f"a scorecard's AUC is higher by {-difference['mean']:.4f}: it may serve as well",
+        metadata={
+            "auc_difference": difference["mean"],
+            "standard_error": difference["standard_error"],
+            "low": difference["interval"][0],
+            "high": difference["interval"][1],
+        },
+    )
+
+
 @dg.asset_check(asset="challenger_model", blocking=True, additional_ins={"training_set": dg.AssetIn()})
 def is_monotone(
     portfolio: PortfolioResource, challenger_model: dict[str, Any], training_set: pd.DataFrame
@@ -89,19 +109,19 @@ def is_monotone(
 def compiled_form_agrees(
     portfolio: PortfolioResource, challenger_model: dict[str, Any], holdout_set: pd.DataFrame
 ) -> dg.AssetCheckResult:
-    """The compiled trees give the margins and contributions of XGBoost itself."""
-    import xgboost as xgb
-
-    from cde_domain.training.boosting import to_dmatrix
+    """The compiled trees give the margins and contributions of the library's own form."""
+    from cde_domain.training.candidates import learner_of
 
     lending = portfolio.load()
+    provenance = challenger_model["provenance"]
+    learner = learner_of({"kind": provenance["learner"], "settings": provenance["parameters"]})
+    path = portfolio.library_file(challenger_model["digest"], challenger_model["library"])
+    theirs = learner.load(lending.features, path)
     matrix = matrix_of(lending, holdout_set.head(COMPARED_ROWS))
     margins, contributions = portfolio.scoring_model(challenger_model["digest"]).trees.explain(matrix)
-    booster = xgb.Booster(model_file=portfolio.models / challenger_model["digest"] / "booster.ubj")
-    theirs = booster.predict(to_dmatrix(lending.features, matrix), pred_contribs=True)
     scale = max(1.0, float(np.abs(margins).max()))
-    margin_gap = float(np.abs(theirs.sum(axis=1) - margins).max()) / scale
-    contribution_gap = float(np.abs(theirs[:, :-1] - contributions).max()) / scale
+    margin_gap = float(np.abs(theirs.margins(matrix) - margins).max()) / scale
+    contribution_gap = float(np.abs(theirs.contributions(matrix) - contributions).max()) / scale
     passed = max(margin_gap, contribution_gap) <= AGREEMENT
     return dg.AssetCheckResult(
         passed=passed,

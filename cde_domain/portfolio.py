@@ -111,7 +111,11 @@ class Economics:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """The numbers a challenger must reach."""
+    """
+    The numbers a challenger must reach.
+
+    `max_decision_ms` is what one explained decision may take in process, at the median and without the network.
+    """
 
     min_auc: float = 0.70
     max_calibration_error: float = 0.03
@@ -122,6 +126,7 @@ class Thresholds:
     max_book_psi: float = 0.25
     min_loans: int = 500
     min_bad_loans: int = 50
+    max_decision_ms: float = 2.0
 
 
 @dataclass(frozen=True)
@@ -141,7 +146,8 @@ class Portfolio:
     `join` takes the raw tables by source name and returns one row per application as known on its
     application date, with dotted column names for nested fields. `application_id`, `customer_id` and `applied_at` are
     numbered, copied or left empty where the join gives none; `outcome_known_at` is required for a dated portfolio.
-    `boosting` overrides hyperparameters.
+    `boosting` overrides XGBoost's hyperparameters; `tuning_budget` is how many settings of each kind of trees (at most
+    three) are compared on the folds.
     """
 
     name: str
@@ -162,6 +168,7 @@ class Portfolio:
     promotion: Literal["automatic", "approval_required"] = "automatic"
     jurisdiction: Literal["IN", "US", "EU"] = "IN"
     boosting: Mapping[str, Any] = field(default_factory=dict)
+    tuning_budget: int = 3
     intended_use: str = ""
     limits: tuple[str, ...] = ()
     references: tuple[str, ...] = ()

@@ -3,7 +3,8 @@
 MLflow takes six seconds to import, so everything here imports it when it is first used: a code location must load fast.
 """
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -41,6 +42,39 @@ class MlflowResource(dg.ConfigurableResource):
     def run_url(self, run_id: str) -> str:
         """The page of a run."""
         return f"{self.ui}/#/experiments/{self.client().get_run(run_id).info.experiment_id}/runs/{run_id}"
+
+    def record_nested_run(
+        self,
+        parent_run_id: str,
+        name: str,
+        *,
+        parameters: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        tags: Mapping[str, str],
+        figures: Mapping[str, Any],
+        tables: Mapping[str, Any],
+    ) -> str:
+        """Record a finished run below another one, with figures as PNG and tables as JSON, and return its id."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        client = self.client()
+        experiment = client.get_run(parent_run_id).info.experiment_id
+        run_id: str = client.create_run(
+            experiment, run_name=name, tags={"mlflow.parentRunId": parent_run_id, **tags}
+        ).info.run_id
+        now = int(time.time() * 1000)
+        client.log_batch(
+            run_id,
+            metrics=[Metric(key, value, now, 0) for key, value in metrics.items()],
+            params=[Param(key, str(value)) for key, value in parameters.items()],
+            tags=[RunTag("candidate", name)],
+        )
+        for file, figure in figures.items():
+            client.log_figure(run_id, figure, file)
+        for file, content in tables.items():
+            client.log_dict(run_id, content, file)
+        client.set_terminated(run_id)
+        return run_id
 
     def create_experiment(self) -> None:
         """Create the experiment if it is new; MLflow itself would put its artefacts into the working directory."""
@@ -87,9 +121,12 @@ def training_run(context: dg.AssetExecutionContext, mlflow: Any) -> Iterator[Any
     The MLflow run of this Dagster run, from the dagster-mlflow resource.
 
     In a job the hook ends it. Materialised from the UI there is no hook, and the run is ended here, as failed if the
-    body raises.
+    body raises; the next asset of the same Dagster run takes it up again.
     """
     hooked = bool(context.job_def.hook_defs)
+    if mlflow.active_run() is None:
+        ended = mlflow.search_runs(filter_string=f"tags.dagster_run_id = '{context.run_id}'", output_format="list")
+        mlflow.start_run(run_id=ended[0].info.run_id if ended else None)
     try:
         yield mlflow
     except BaseException:
@@ -98,3 +135,34 @@ def training_run(context: dg.AssetExecutionContext, mlflow: Any) -> Iterator[Any
         raise
     if not hooked:
         mlflow.end_run()
+
+
+def log_library_model(model: Any, *, registered_model_name: str) -> Any:
+    """Log trees to the active run in their library's own format, without pickle, and register them."""
+    from cde_domain.training.boosting import BoostedTrees
+
+    if isinstance(model, BoostedTrees):
+        import mlflow.xgboost
+        import xgboost
+
+        return mlflow.xgboost.log_model(
+            model.booster,
+            name="model",
+            model_format="ubj",
+            registered_model_name=registered_model_name,
+            pip_requirements=[f"xgboost=={xgboost.__version__}"],
+        )
+    import mlflow.sklearn
+    import sklearn
+    import skops
+
+    from cde_domain.training.stored import TRUSTED_TYPES
+
+    return mlflow.sklearn.log_model(
+        model.estimator,
+        name="model",
+        serialization_format="skops",
+        skops_trusted_types=list(TRUSTED_TYPES),
+        registered_model_name=registered_model_name,
+        pip_requirements=[f"scikit-learn=={sklearn.__version__}", f"skops=={skops.__version__}"],
+    )

@@ -1,5 +1,6 @@
 """The portfolio of a code location, and where its state lives."""
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,18 @@ class PortfolioResource(dg.ConfigurableResource):
     def models(self) -> Path:
         """The folder of all models, each in a folder named by its digest."""
         return self.home / "models"
+
+    def library_file(self, digest: str, library: Mapping[str, str]) -> Path:
+        """
+        The file of a model in its library's own form, verified against `library`, its recorded name and SHA-256.
+
+        Raises:
+            dagster.Failure: the file is missing, or not the one that was stored.
+        """
+        path = self.models / digest / library["file"]
+        if not path.is_file() or file_digest(path) != library["sha256"]:
+            raise dg.Failure(f"{path.name} is not the library's form of model {digest[:12]}", allow_retries=False)
+        return path
 
     def scoring_model(self, digest: str) -> ScoringModel:
         """

@@ -18,6 +18,7 @@ GROUP = "governance"
 def model_card(
     context: dg.AssetExecutionContext,
     portfolio: PortfolioResource,
+    candidate_models: dict[str, Any],
     challenger_model: dict[str, Any],
     evaluation: dict[str, Any],
     fairness_report: dict[str, Any],
@@ -29,7 +30,14 @@ def model_card(
     lending = portfolio.load()
     book = {"rows": len(loan_book), "labelled": int(loan_book["repaid"].notna().sum())}
     markdown = render_card(
-        lending, challenger_model, evaluation, fairness_report, explanation_report, compliance_report, book
+        lending,
+        challenger_model,
+        candidate_models,
+        evaluation,
+        fairness_report,
+        explanation_report,
+        compliance_report,
+        book,
     )
     path = portfolio.models / challenger_model["digest"] / "model_card.md"
     path.write_text(markdown, encoding="utf-8")
@@ -40,6 +48,7 @@ def model_card(
 def render_card(
     lending: Portfolio,
     challenger: dict[str, Any],
+    candidates: dict[str, Any],
     evaluation: dict[str, Any],
     fairness: dict[str, Any],
     explanations: dict[str, Any],
@@ -65,6 +74,7 @@ def render_card(
         policy=Policy.read(lending.policy_file),
         challenger=challenger,
         provenance=challenger["provenance"],
+        candidates=candidates,
         evaluation=evaluation,
         holdout=evaluation["holdout"],
         cross_validation=evaluation["cross_validation"],

@@ -37,6 +37,11 @@ def matrix_of(portfolio: Portfolio, table: pd.DataFrame) -> NDArray[np.float64]:
     return np.ascontiguousarray(table[[feature.name for feature in portfolio.features]].to_numpy(dtype=np.float64))
 
 
+def labels_of(rows: pd.DataFrame) -> NDArray[np.float64]:
+    """The 0/1 outcomes of labelled rows."""
+    return rows["repaid"].to_numpy(dtype=np.float64)
+
+
 def split(table: pd.DataFrame, *, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """
     Labelled rows as training and hold-out sets, with no customer in both.

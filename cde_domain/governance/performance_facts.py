@@ -11,7 +11,7 @@ from cde_domain.features.feature import Feature
 from cde_domain.governance.facts import Fact, counted, not_applicable
 from cde_domain.governance.fairness import MIN_REPORTED, MIN_VERDICT
 from cde_domain.governance.intervals import absolute, wilson
-from cde_domain.model.metrics import auc, auc_error, calibration_slope
+from cde_domain.model.metrics import auc, auc_error
 from cde_domain.model.monotone import GRID, monotone_violations
 from cde_domain.model.scoring_model import ScoringModel
 
@@ -24,12 +24,16 @@ RESAMPLING = ("resampling", "class_weight", "scale_pos_weight")
 
 
 def ranking_facts(measured: dict[str, Any], champion: dict[str, Any] | None) -> list[Fact]:
-    """AUC and calibration error of the part of the evaluation that decides, and the comparison with the champion."""
+    """AUC and calibration of the part of the evaluation that decides, and the comparison with the champion."""
     low, high = measured["auc_interval"]
     error, chance = measured["calibration_error"], measured["calibration_error_by_chance"]
+    slope, slope_interval = measured["calibration_slope"], measured["calibration_slope_interval"]
     facts = [
         Fact("auc", ARTEFACT, measured["auc"], (low, high)),
         Fact("calibration_error", ARTEFACT, error, (max(0.0, error - chance), error)),
+        Fact("calibration_slope", ARTEFACT, sufficient=False)
+        if slope is None
+        else Fact("calibration_slope", ARTEFACT, slope, (slope_interval[0], slope_interval[1])),
     ]
     if champion is None:
         return facts + not_applicable(ARTEFACT, "there is no champion yet", ["auc_delta_vs_champion"])
@@ -40,11 +44,9 @@ def ranking_facts(measured: dict[str, Any], champion: dict[str, Any] | None) -> 
 
 
 def calibration_facts(scores: Array, repaid: Array, policy: Policy) -> list[Fact]:
-    """Whether scores mean what they say: overall, in slope, and near both cut-offs."""
-    slope, interval = calibration_slope(repaid, scores)
+    """Whether scores mean what they say: overall, and near both cut-offs."""
     return [
         _gap("abs_mean_p_minus_observed", scores, repaid),
-        Fact("calibration_slope", ARTEFACT, slope, interval),
         *(
             _gap(f"abs_gap_around_{name}_cut_off", scores[near], repaid[near])
             for name, cut_off in (("approval", policy.approve_at), ("review", policy.review_at))

@@ -54,6 +54,11 @@ class CompiledTrees:
     table: NDArray[np.float64]
     features: NDArray[np.int32]
 
+    @property
+    def megabytes(self) -> float:
+        """What the arrays take in memory and on disk."""
+        return sum(getattr(self, item.name).nbytes for item in fields(self)) / 1e6
+
     def margins(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
         """The margin of each row of a (rows, features) matrix: the reached leaves added in tree order."""
         return _margins(np.ascontiguousarray(matrix), *self._routing())

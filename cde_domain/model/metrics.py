@@ -41,26 +41,6 @@ def auc_error(repaid: Array, scores: Array) -> float:
     return float(np.sqrt(above_bad.var(ddof=1) / goods + above_good.var(ddof=1) / bads))
 
 
-def calibration_slope(repaid: Array, scores: Array) -> tuple[float, tuple[float, float]]:
-    """
-    The slope of a logistic regression of the outcome on the score's log-odds, with its 95 % interval.
-
-    1 is right; below it the scores are too extreme, above it too timid.
-    """
-    clipped = np.clip(scores, 1e-6, 1 - 1e-6)
-    design = np.column_stack([np.ones(len(scores)), np.log(clipped / (1 - clipped))])
-    weights = np.array([0.0, 1.0])
-    for _ in range(25):  # Newton's steps; each doubles the correct digits
-        expected = 1 / (1 + np.exp(-design @ weights))
-        information = (design * (expected * (1 - expected))[:, None]).T @ design
-        step = np.linalg.solve(information, design.T @ (repaid - expected))
-        weights = weights + step
-        if np.abs(step).max() < 1e-10:
-            break
-    half = 1.96 * float(np.sqrt(np.linalg.inv(information)[1, 1]))
-    return float(weights[1]), (float(weights[1]) - half, float(weights[1]) + half)
-
-
 def ks(repaid: Array, scores: Array) -> float:
     """Kolmogorov-Smirnov distance between the scores of good and bad loans."""
     order = np.argsort(scores, kind="stable")
@@ -98,6 +78,59 @@ def calibration_error_by_chance(scores: Array, *, draws: int = 500, seed: int = 
     random = np.random.default_rng(seed)
     errors = [calibration_error((random.random(len(scores)) < scores).astype(np.float64), scores) for _ in range(draws)]
     return float(np.quantile(errors, 0.95))
+
+
+def calibration_slope(repaid: Array, scores: Array) -> tuple[float, tuple[float, float]] | None:
+    """
+    The slope of the outcomes on the log-odds of the scores, with its 95 % interval.
+
+    1 is right; below it the scores are too extreme, above it too timid. None where nothing can be fitted: the scores
+    separate the outcomes, or are all one.
+    """
+    clipped = np.clip(scores, 1e-6, 1 - 1e-6)
+    design = np.column_stack([np.ones(len(scores)), np.log(clipped / (1 - clipped))])
+    weights = np.zeros(2)
+    for _ in range(50):  # Newton's method
+        expected = 1 / (1 + np.exp(-np.clip(design @ weights, -30, 30)))
+        information = design.T @ (design * (expected * (1 - expected))[:, None])
+        if np.linalg.cond(information) > 1e12:
+            return None
+        step = np.linalg.solve(information, design.T @ (repaid - expected))
+        weights += step
+        if np.abs(step).max() < 1e-9:
+            slope, half = float(weights[1]), 1.96 * float(np.sqrt(np.linalg.inv(information)[1, 1]))
+            return slope, (slope - half, slope + half)
+    return None
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """95 % intervals of the measures of a score."""
+
+    auc: tuple[float, float]
+    ks: tuple[float, float]
+    brier: tuple[float, float]
+
+
+def bootstrap_intervals(repaid: Array, scores: Array, *, draws: int = 500, seed: int = 0) -> Intervals:
+    """Percentile intervals over resamples of the rows; the scores are sorted once and resampled by weight."""
+    order = np.argsort(scores, kind="stable")
+    good, errors = repaid[order], (scores[order] - repaid[order]) ** 2
+    starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))
+    random = np.random.default_rng(seed)
+    values = np.full((draws, 3), np.nan)
+    for draw in values:
+        drawn = random.integers(0, len(good), len(good))
+        weights = np.bincount(drawn, minlength=len(good))[order].astype(np.float64)
+        goods = np.add.reduceat(weights * good, starts)
+        bads = np.add.reduceat(weights * (1 - good), starts)
+        if goods.sum() and bads.sum():
+            goods_below, bads_below = np.cumsum(goods) / goods.sum(), np.cumsum(bads) / bads.sum()
+            draw[0] = goods @ (np.cumsum(bads) - bads / 2) / (goods.sum() * bads.sum())
+            draw[1] = np.abs(goods_below - bads_below).max()
+        draw[2] = weights @ errors / weights.sum()
+    low, high = np.nanquantile(values, [0.025, 0.975], axis=0)
+    return Intervals(*((float(a), float(b)) for a, b in zip(low, high, strict=True)))
 
 
 def bootstrap_interval(

@@ -2,7 +2,8 @@
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import xgboost as xgb
@@ -20,6 +21,9 @@ MAX_CATEGORIES = 64  # the compiled form keeps a split's categories in one 64-bi
 class BoostingSettings:
     """Hyperparameters in XGBoost's terms; more `threads` than free cores make fitting slower."""
 
+    kind: ClassVar[str] = "xgboost"
+    margin: ClassVar[str] = "log-odds of repayment"
+
     rounds: int = 300
     max_depth: int = 3
     learning_rate: float = 0.05
@@ -36,6 +40,49 @@ class BoostingSettings:
         own = asdict(self)
         own.pop("rounds")
         return {"objective": "binary:logistic", "tree_method": "hist", "nthread": own.pop("threads"), **own}
+
+    def library(self) -> str:
+        """The library and its version."""
+        return f"xgboost {xgb.__version__}"
+
+    def load(self, features: tuple[Feature, ...], path: Path) -> "BoostedTrees":
+        """Read what a fitted model saved; whoever loads has verified the file's digest before."""
+        return BoostedTrees.load(features, path)
+
+    def fit(self, features: tuple[Feature, ...], matrix: Array, repaid: Array) -> "BoostedTrees":
+        """Fit boosted trees; see `fit`."""
+        return BoostedTrees(features, fit(features, matrix, repaid, self))
+
+
+@dataclass(frozen=True)
+class BoostedTrees:
+    """A fitted booster with the features it was made for."""
+
+    suffix: ClassVar[str] = ".ubj"
+
+    features: tuple[Feature, ...]
+    booster: xgb.Booster
+
+    def margins(self, matrix: Array) -> Array:
+        """The log-odds of repayment."""
+        return self.booster.predict(to_dmatrix(self.features, matrix), output_margin=True).astype(np.float64)
+
+    def contributions(self, matrix: Array) -> Array:
+        """Path-dependent SHAP values of the log-odds, by XGBoost itself."""
+        return self.booster.predict(to_dmatrix(self.features, matrix), pred_contribs=True)[:, :-1].astype(np.float64)
+
+    def ensemble(self) -> TreeEnsemble:
+        """The trees of every round."""
+        return to_ensemble(self.booster)
+
+    def save(self, path: Path) -> None:
+        """Write XGBoost's own binary JSON."""
+        self.booster.save_model(path)
+
+    @classmethod
+    def load(cls, features: tuple[Feature, ...], path: Path) -> "BoostedTrees":
+        """Read what `save` wrote."""
+        return cls(features, xgb.Booster(model_file=path))
 
 
 def to_dmatrix(features: tuple[Feature, ...], matrix: Array, repaid: Array | None = None) -> xgb.DMatrix:

@@ -4,7 +4,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import xgboost as xgb
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
@@ -13,7 +12,7 @@ from cde_domain.features.feature import Feature
 from cde_domain.model.compiled import compile_trees
 from cde_domain.model.metrics import PsiReference
 from cde_domain.model.scoring_model import ScoringModel, SigmoidCalibrator
-from cde_domain.training.boosting import BoostingSettings, fit, to_dmatrix, to_ensemble
+from cde_domain.training.learner import FittedTrees, TreeLearner
 
 Array = NDArray[np.float64]
 
@@ -32,14 +31,13 @@ def folds_of(repaid: Array, customers: NDArray[Any], *, seed: int, folds: int = 
 
 
 def out_of_fold_margins(
-    features: tuple[Feature, ...], matrix: Array, repaid: Array, fold: NDArray[np.int64], settings: BoostingSettings
+    features: tuple[Feature, ...], matrix: Array, repaid: Array, fold: NDArray[np.int64], settings: TreeLearner
 ) -> Array:
     """For every row the margin by a model that did not see the row's fold."""
     margins = np.empty(len(repaid))
     for number in np.unique(fold):
         inside = fold == number
-        booster = fit(features, matrix[~inside], repaid[~inside], settings)
-        margins[inside] = booster.predict(to_dmatrix(features, matrix[inside]), output_margin=True)
+        margins[inside] = settings.fit(features, matrix[~inside], repaid[~inside]).margins(matrix[inside])
     return margins
 
 
@@ -77,7 +75,7 @@ class FittedModel:
     """A scoring model with the library model it was compiled from."""
 
     scoring_model: ScoringModel
-    booster: xgb.Booster
+    library_model: FittedTrees
 
 
 def fit_scoring_model(
@@ -85,7 +83,7 @@ def fit_scoring_model(
     matrix: Array,
     repaid: Array,
     customers: NDArray[Any],
-    settings: BoostingSettings,
+    settings: TreeLearner,
     *,
     approve_at: float,
     provenance: dict[str, Any],
@@ -98,8 +96,8 @@ def fit_scoring_model(
     """
     fold = folds_of(repaid, customers, seed=settings.seed)
     margins = out_of_fold_margins(features, matrix, repaid, fold, settings)
-    booster = fit(features, matrix, repaid, settings)
-    trees = compile_trees(to_ensemble(booster))
+    library_model = settings.fit(features, matrix, repaid)
+    trees = compile_trees(library_model.ensemble())
     calibrator = _calibrator_or_prior(margins, repaid)
     training_margins, contributions = trees.explain(matrix)
     baseline = reason_baseline(calibrator.scores(training_margins), contributions, approve_at)
@@ -113,7 +111,7 @@ def fit_scoring_model(
         feature_references=tuple(asdict(PsiReference.of(values)) for values in matrix.T),
         provenance=provenance,
     )
-    return FittedModel(model, booster)
+    return FittedModel(model, library_model)
 
 
 def reason_baseline(scores: Array, contributions: Array, approve_at: float) -> Array:

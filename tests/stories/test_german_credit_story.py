@@ -3,11 +3,14 @@
 import json
 from pathlib import Path
 
+import dagster as dg
 import numpy as np
 import pandas as pd
 import pytest
 
+from cde_checks.gate import REPORTS
 from cde_domain.portfolios import german_credit
+from cde_resources.portfolio import PortfolioResource
 from tests.lender import Lender, run_cde
 
 BOOK = Path(german_credit.__file__).parent / "german_credit.csv"
@@ -94,9 +97,7 @@ def test_the_champion_materialised_alone_is_promoted_again_on_its_old_evidence(g
 
 def test_a_challenger_made_with_its_checks_deselected_is_not_promoted_later(german: Lender) -> None:
     before = german.ledger.entries()
-    assert german.run_unchecked(
-        "challenger_model", "evaluation", "fairness_report", "explanation_report", "compliance_report", "model_card"
-    ).success
+    assert german.run_unchecked(*REPORTS).success
     run = german.run("champion_model")
     assert not run.success
     said = run.failures["champion_model"]
@@ -116,11 +117,33 @@ def test_a_challenger_newer_than_its_reports_is_not_promoted(german: Lender) -> 
 def test_materialised_from_the_ui_the_challenger_closes_its_mlflow_run_itself(german: Lender) -> None:
     import mlflow
 
-    assert german.run("challenger_model").success
+    assert german.run("candidate_models", "challenger_model").success
     assert mlflow.active_run() is None
     client = mlflow.MlflowClient(tracking_uri=german.settings.tracking_uri())
     run_id = _report(german.settings.home, "challenger_model")["mlflow_run_id"]
     assert client.get_run(run_id).info.status == "FINISHED"
+    candidates = _report(german.settings.home, "candidate_models")["candidates"]
+    assert {client.get_run(each["mlflow_run_id"]).data.tags["mlflow.parentRunId"] for each in candidates} == {run_id}
+
+
+def test_the_card_compares_the_model_with_a_scorecard_and_logistic_regression(german_home: Path) -> None:
+    card = _report(german_home, "model_card")["markdown"]
+    for candidate in _report(german_home, "candidate_models")["candidates"]:
+        assert candidate["title"] in card
+        assert f"{candidate['auc_mean']:.4f} ± {candidate['auc_sd']:.4f}" in card
+
+
+def test_a_changed_file_of_the_librarys_form_is_not_loaded(german_home: Path) -> None:
+    challenger = _report(german_home, "challenger_model")
+    portfolio = PortfolioResource(reference="german_credit", state=str(german_home))
+    path = portfolio.library_file(challenger["digest"], challenger["library"])
+    original = path.read_bytes()
+    try:
+        path.write_bytes(original[:-1] + b"?")
+        with pytest.raises(dg.Failure, match="is not the library's form of model"):
+            portfolio.library_file(challenger["digest"], challenger["library"])
+    finally:
+        path.write_bytes(original)
 
 
 def test_why_not_names_the_refusal_in_a_screenful(german_home: Path, german: Lender) -> None:

@@ -1,0 +1,104 @@
+"""The candidates for the challenger, compared on the same folds."""
+
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+
+from cde_assets.metadata import OWNERS, picture, table
+from cde_domain.features.table import labels_of, matrix_of
+from cde_resources.artefacts import recorded_digest
+from cde_resources.mlflow import MlflowResource, training_run
+from cde_resources.portfolio import PortfolioResource
+
+GROUP = "model"
+
+
+@dg.asset(group_name=GROUP, owners=OWNERS, kinds={"scikitlearn", "xgboost", "mlflow"})
+def candidate_models(
+    context: dg.AssetExecutionContext,
+    portfolio: PortfolioResource,
+    registry: MlflowResource,
+    mlflow: dg.ResourceParam[Any],
+    training_set: pd.DataFrame,
+) -> dict[str, Any]:
+    """
+    Monotone trees of three kinds, their soft vote, a points scorecard and logistic regression, on the same folds.
+
+    The best that compiles becomes the challenger; the scorecard and the regression set the benchmark.
+    """
+    from cde_assets import pictures
+    from cde_domain.training import candidates as training
+
+    lending = portfolio.load()
+    matrix, repaid = matrix_of(lending, training_set), labels_of(training_set)
+    comparison = training.compare_candidates(
+        lending.features,
+        matrix,
+        repaid,
+        training_set["customer_id"].to_numpy(),
+        boosting=lending.boosting,
+        budget=lending.tuning_budget,
+        tell=context.log.info,
+    )
+    entries = [comparison.entry(candidate) for candidate in comparison.candidates]
+    for candidate, entry in zip(comparison.candidates, entries, strict=True):
+        if candidate.learner is not None:
+            entry |= training.final_facts(candidate.learner, lending.features, matrix, repaid)
+    data_digest = recorded_digest(context.instance, dg.AssetKey([*context.asset_key.path[:-1], "training_set"]))
+    with training_run(context, mlflow) as tracking:
+        parent = tracking.active_run().info.run_id
+        for candidate, entry in zip(comparison.candidates, entries, strict=True):
+            entry["mlflow_run_id"] = registry.record_nested_run(
+                parent,
+                entry["name"],
+                parameters=entry["parameters"],
+                metrics={name: value for name, value in entry.items() if isinstance(value, float)},
+                tags={"portfolio": lending.name, "training_set_sha256": data_digest, "chosen": str(entry["chosen"])},
+                figures={"roc.png": pictures.roc_curve(repaid, candidate.scores)},
+                tables={"importance.json": entry.get("importance", []), "folds.json": candidate.as_json()},
+            )
+    scores = {entry["title"]: found.scores for entry, found in zip(entries, comparison.candidates, strict=True)}
+    scorecard = next(entry for entry in entries if entry["name"] == "scorecard")
+    context.add_output_metadata(
+        {
+            "chosen": comparison.chosen.kind,
+            "reason": comparison.reason,
+            "best_auc": float(comparison.chosen.auc.mean()),
+            **{f"{found.kind}_auc": float(found.auc.mean()) for found in comparison.benchmarks},
+            "mlflow_run": dg.MetadataValue.url(registry.run_url(parent)),
+            "candidates": table([_row(entry) for entry in entries]),
+            "roc": picture(pictures.roc_curves(repaid, scores), "ROC of the candidates"),
+            "points": table(scorecard["points"]),
+        }
+    )
+    return {
+        "rows": len(training_set),
+        "folds": len(comparison.chosen.auc),
+        "training_set_sha256": data_digest,
+        "tuning_budget": lending.tuning_budget,
+        "rule": training.RULE,
+        "chosen": training.describe(comparison.chosen.learner),
+        "reason": comparison.reason,
+        "candidates": entries,
+        "tried": comparison.settings_tried,
+    }
+
+
+def _row(entry: dict[str, Any]) -> dict[str, Any]:
+    def difference(benchmark: str) -> str:
+        found = entry["against"].get(benchmark)
+        return f"{found['mean']:+.4f} ± {found['standard_error']:.4f}" if found else ""
+
+    return {
+        "candidate": entry["title"],
+        "chosen": "yes" if entry["chosen"] else "",
+        "can be served": "yes" if entry["promotable"] else "",
+        "AUC": f"{entry['auc_mean']:.4f} ± {entry['auc_sd']:.4f}",
+        "Brier": f"{entry['brier_mean']:.5f} ± {entry['brier_sd']:.5f}",
+        "log loss": f"{entry['log_loss_mean']:.4f} ± {entry['log_loss_sd']:.4f}",
+        "AUC less the scorecard's": difference("scorecard"),
+        "AUC less logistic regression's": difference("logistic_regression"),
+        "explanation, us": entry.get("explanation_us"),
+        "megabytes": entry.get("served_megabytes"),
+    }

@@ -1,0 +1,311 @@
+"""Candidates for the challenger: every way to learn on the same folds, and the rule that chooses one."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student
+
+from cde_domain.features.feature import Feature
+from cde_domain.model import metrics
+from cde_domain.model.compiled import CompiledTrees, compile_trees
+from cde_domain.training.boosting import BoostedTrees, BoostingSettings
+from cde_domain.training.challenger import cross_fitted_scores, folds_of
+from cde_domain.training.forest import Forest, ForestSettings
+from cde_domain.training.histogram import HistogramSettings, HistogramTrees
+from cde_domain.training.learner import Learner, TreeLearner
+from cde_domain.training.linear import LogisticScore, LogisticSettings
+from cde_domain.training.scorecard import PointsScorecard, ScorecardSettings
+
+Array = NDArray[np.float64]
+
+VOTING = "soft_voting"
+TITLES = {
+    "xgboost": "Monotone XGBoost",
+    "hist_gradient_boosting": "Monotone histogram gradient boosting",
+    "random_forest": "Monotone random forest",
+    VOTING: "Soft vote of the three",
+    "scorecard": "Points scorecard",
+    "logistic_regression": "Logistic regression",
+}
+EXPLAINED_ROWS = 2_000
+TIMED_ROWS = 300
+BENCHMARKS: tuple[Learner, ...] = (ScorecardSettings(), LogisticSettings())
+TREES: Mapping[str, type] = {kind.kind: kind for kind in (BoostingSettings, HistogramSettings, ForestSettings)}
+RULE = (
+    "On the same folds, with the customers of a fold in no other, the portfolio's XGBoost settings stay unless another "
+    "candidate that can be compiled has a mean AUC higher by more than one standard error of the paired differences."
+)
+
+
+def learner_of(description: Mapping[str, Any]) -> TreeLearner:
+    """The tree learner that `describe` described."""
+    return TREES[description["kind"]](**description["settings"])
+
+
+def describe(learner: Learner | None) -> dict[str, Any]:
+    """A learner as JSON."""
+    assert isinstance(learner, BoostingSettings | HistogramSettings | ForestSettings)
+    return {"kind": learner.kind, "settings": asdict(learner)}
+
+
+def settings_to_try(boosting: Mapping[str, Any], budget: int) -> tuple[tuple[TreeLearner, ...], ...]:
+    """
+    For each kind of trees the settings to compare, at most `budget` each, derived from a portfolio's for XGBoost.
+
+    The first of each kind is its default, and XGBoost's is the portfolio's own.
+    """
+    own = BoostingSettings(**boosting)
+    histogram = HistogramSettings(
+        rounds=own.rounds,
+        max_depth=own.max_depth,
+        learning_rate=own.learning_rate,
+        l2_regularization=own.reg_lambda,
+        max_features=own.colsample_bytree,
+        seed=own.seed,
+    )
+    forest = ForestSettings(seed=own.seed)
+    deeper = {"max_depth": min(own.max_depth + 1, 5), "rounds": max(own.rounds * 2 // 3, 1)}
+    tried: tuple[tuple[TreeLearner, ...], ...] = (
+        (own, replace(own, **deeper), replace(own, reg_lambda=4 * own.reg_lambda)),
+        (
+            histogram,
+            replace(histogram, **deeper),
+            replace(histogram, min_samples_leaf=60, l2_regularization=4 * own.reg_lambda),
+        ),
+        (forest, replace(forest, max_features=0.2, min_samples_leaf=5), replace(forest, min_samples_leaf=30)),
+    )
+    return tuple(settings[: max(budget, 1)] for settings in tried)
+
+
+@dataclass(frozen=True)
+class CrossValidated:
+    """A learner on the folds: out-of-fold scores, calibrated on the other folds, and its measures fold by fold."""
+
+    kind: str
+    learner: Learner | None
+    scores: Array
+    auc: Array
+    brier: Array
+    log_loss: Array
+
+    @classmethod
+    def of(
+        cls, kind: str, learner: Learner | None, scores: Array, repaid: Array, fold: NDArray[np.int64]
+    ) -> "CrossValidated":
+        """Measure out-of-fold scores in every fold."""
+        parts = [fold == number for number in np.unique(fold)]
+
+        def each(measure: Callable[[Array, Array], float]) -> Array:
+            return np.array([measure(repaid[part], scores[part]) for part in parts])
+
+        return cls(kind, learner, scores, each(metrics.auc), each(metrics.brier), each(metrics.log_loss))
+
+    def as_json(self) -> dict[str, Any]:
+        """Mean, standard deviation and values by fold of each measure."""
+        return {
+            name: value
+            for measure in ("auc", "brier", "log_loss")
+            for values in [getattr(self, measure)]
+            for name, value in (
+                (f"{measure}_mean", float(values.mean())),
+                (f"{measure}_sd", float(values.std(ddof=1))),
+                (f"{measure}_by_fold", values.tolist()),
+            )
+        }
+
+
+def cross_validate(
+    learner: Learner, features: tuple[Feature, ...], matrix: Array, repaid: Array, fold: NDArray[np.int64]
+) -> CrossValidated:
+    """Fit on all folds but one, score that one, for every fold."""
+    margins = np.empty(len(repaid))
+    for number in np.unique(fold):
+        inside = fold == number
+        margins[inside] = learner.fit(features, matrix[~inside], repaid[~inside]).margins(matrix[inside])
+    return CrossValidated.of(learner.kind, learner, cross_fitted_scores(margins, repaid, fold), repaid, fold)
+
+
+def vote(members: Iterable[CrossValidated], repaid: Array, fold: NDArray[np.int64]) -> CrossValidated:
+    """The mean of several candidates' scores: what an ensemble would add."""
+    scores = np.mean([member.scores for member in members], axis=0)
+    return CrossValidated.of(VOTING, None, scores, repaid, fold)
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """
+    The mean difference in AUC of two candidates over the folds.
+
+    The standard error allows for training sets that overlap (Nadeau and Bengio 2003); the interval is Student's.
+    """
+
+    mean: float
+    standard_error: float
+    interval: tuple[float, float]
+
+    @classmethod
+    def of(cls, first: CrossValidated, second: CrossValidated) -> "PairedDifference":
+        """First minus second."""
+        differences = first.auc - second.auc
+        folds = len(differences)
+        error = float(np.sqrt((1 / folds + 1 / (folds - 1)) * differences.var(ddof=1)))
+        mean, reach = float(differences.mean()), float(student.ppf(0.975, folds - 1)) * error
+        return cls(mean, error, (mean - reach, mean + reach))
+
+    @property
+    def exceeds_one_error(self) -> bool:
+        """Whether the first is better by more than one standard error."""
+        return self.mean > self.standard_error
+
+    def as_json(self) -> dict[str, Any]:
+        """The difference as JSON."""
+        return {"mean": self.mean, "standard_error": self.standard_error, "interval": list(self.interval)}
+
+
+def best_of(tried: Iterable[CrossValidated]) -> CrossValidated:
+    """The first one, unless a later one is better by more than one standard error; then the best of those."""
+    first, *others = tried
+    better = [other for other in others if PairedDifference.of(other, first).exceeds_one_error]
+    return max(better, key=lambda candidate: candidate.auc.mean(), default=first)
+
+
+def choose(candidates: Iterable[CrossValidated]) -> tuple[CrossValidated, str]:
+    """The candidate that becomes the challenger, and why; `candidates` can all be compiled, XGBoost first."""
+    first, *others = candidates
+    chosen = best_of([first, *others])
+    if chosen is not first:
+        difference = PairedDifference.of(chosen, first)
+        return chosen, (
+            f"{chosen.kind} has a mean AUC of {chosen.auc.mean():.4f} over {len(chosen.auc)} folds, "
+            f"{difference.mean:.4f} above {first.kind}: more than one standard error ({difference.standard_error:.4f})"
+        )
+    rivals = [(PairedDifference.of(other, first), other.kind) for other in others]
+    said = [
+        f"{kind} differs by {difference.mean:+.4f} (standard error {difference.standard_error:.4f})"
+        for difference, kind in rivals
+    ]
+    return first, (
+        f"{first.kind} has a mean AUC of {first.auc.mean():.4f} over {len(first.auc)} folds, and no other candidate "
+        f"that can be compiled is better by more than one standard error" + (f": {', '.join(said)}" if said else "")
+    )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """
+    All candidates on the same folds.
+
+    `tried` holds every setting, `trees` the kept one of each kind; `chosen` is one of them, for `reason`.
+    """
+
+    tried: tuple[tuple[CrossValidated, ...], ...]
+    trees: tuple[CrossValidated, ...]
+    vote: CrossValidated
+    benchmarks: tuple[CrossValidated, ...]
+    chosen: CrossValidated
+    reason: str
+
+    @property
+    def candidates(self) -> tuple[CrossValidated, ...]:
+        """Trees, their vote and the benchmarks, in order."""
+        return (*self.trees, self.vote, *self.benchmarks)
+
+    @property
+    def settings_tried(self) -> list[dict[str, Any]]:
+        """Every setting of every kind of trees as JSON, and whether it was kept."""
+        return [
+            {**describe(one.learner), "kept": one is kept, **one.as_json()}
+            for kind, kept in zip(self.tried, self.trees, strict=True)
+            for one in kind
+        ]
+
+    def entry(self, candidate: CrossValidated) -> dict[str, Any]:
+        """A candidate as JSON, with its differences to the benchmarks."""
+        return {
+            "name": candidate.kind,
+            "title": TITLES[candidate.kind],
+            "chosen": candidate is self.chosen,
+            "promotable": any(candidate is tree for tree in self.trees),
+            "parameters": candidate.learner.parameters() if candidate.learner else {},
+            **candidate.as_json(),
+            "against": {
+                other.kind: PairedDifference.of(candidate, other).as_json()
+                for other in self.benchmarks
+                if other is not candidate
+            },
+        }
+
+
+def compare_candidates(
+    features: tuple[Feature, ...],
+    matrix: Array,
+    repaid: Array,
+    customers: NDArray[Any],
+    *,
+    boosting: Mapping[str, Any],
+    budget: int,
+    tell: Callable[[str], object] = lambda _: None,
+) -> Comparison:
+    """Cross-validate every candidate on a training set, `budget` settings of each kind of trees, and choose."""
+    kinds = settings_to_try(boosting, budget)
+    fold = folds_of(repaid, customers, seed=kinds[0][0].seed)
+
+    def on_folds(learner: Learner) -> CrossValidated:
+        result = cross_validate(learner, features, matrix, repaid, fold)
+        tell(f"{learner.kind}: AUC {result.auc.mean():.4f} over {len(result.auc)} folds with {learner.parameters()}")
+        return result
+
+    tried = tuple(tuple(on_folds(settings) for settings in kind) for kind in kinds)
+    trees = tuple(best_of(kind) for kind in tried)
+    chosen, reason = choose(trees)
+    return Comparison(
+        tried=tried,
+        trees=trees,
+        vote=vote(trees, repaid, fold),
+        benchmarks=tuple(on_folds(learner) for learner in BENCHMARKS),
+        chosen=chosen,
+        reason=reason,
+    )
+
+
+def final_facts(learner: Learner, features: tuple[Feature, ...], matrix: Array, repaid: Array) -> dict[str, Any]:
+    """
+    What a candidate fitted on the whole training set looks like: its importances, and the scorecard's points.
+
+    Of trees also the size of the compiled form and the median time of one explanation.
+    """
+    fitted = learner.fit(features, matrix, repaid)
+    sample = matrix[:EXPLAINED_ROWS]
+    if isinstance(fitted, BoostedTrees | HistogramTrees | Forest):
+        trees = compile_trees(fitted.ensemble())
+        return {
+            "importance": _importance(features, np.abs(trees.explain(sample)[1]).mean(axis=0)),
+            "served_megabytes": trees.megabytes,
+            "explanation_us": _explanation_us(trees, matrix[:TIMED_ROWS]),
+        }
+    facts: dict[str, Any] = {}
+    if isinstance(fitted, PointsScorecard | LogisticScore):
+        facts["importance"] = _importance(features, fitted.importance(sample))
+    if isinstance(fitted, PointsScorecard):
+        facts["points"] = fitted.card()
+    return facts
+
+
+def _explanation_us(trees: CompiledTrees, matrix: Array) -> float:
+    times = []
+    for row in matrix:
+        began = time.perf_counter()
+        trees.explain(row[None])
+        times.append(time.perf_counter() - began)
+    return float(np.median(times) * 1e6)
+
+
+def _importance(features: tuple[Feature, ...], strength: Array) -> list[dict[str, Any]]:
+    return [
+        {"feature": features[position].name, "mean_absolute_contribution": float(strength[position])}
+        for position in np.argsort(-strength, kind="stable")
+    ]
