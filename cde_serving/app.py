@@ -4,7 +4,7 @@ import asyncio
 import re
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -21,17 +21,35 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from swagger_ui_bundle import swagger_ui_path
 
 from cde_serving.applications import InvalidApplicationError
-from cde_serving.decision_log import LogBusyError, LogUnavailableError
+from cde_serving.decision_log import (
+    ErasedError,
+    KeyInProgressError,
+    KeyReusedError,
+    LogBusyError,
+    LogUnavailableError,
+    Record,
+)
 from cde_serving.openapi import MAX_BODY, openapi_document
 from cde_serving.scorer import NothingPromotedError, Scorer
 
 SCORE = "/api/v1/credit/score"
-DECISION = "/api/v1/credit/decisions/{decision_id}"
+DECISIONS = "/api/v1/credit/decisions"
+DECISION = DECISIONS + "/{decision_id}"
 
 log = structlog.get_logger()
 
 _JSON_TYPE = re.compile(r"application/(?:json|[\w.\-]+\+json)\s*(?:;.*)?", re.IGNORECASE | re.DOTALL)
 _DECISION_ID = re.compile(r"[0-9a-f]{32}")
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+_NO_DECISION = {"detail": "There is no such decision"}
+_NOT_RECORDED = {"detail": "The decision could not be recorded, so it is not given"}
+_BAD_KEY = {"detail": "Idempotency-Key must be 1 to 255 visible ASCII characters"}
+_KEY_REUSED = {
+    "field": "Idempotency-Key",
+    "message": "Key was used for another request",
+    "type": "idempotency_key_reused",
+}
 
 _DOCS_PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -61,6 +79,7 @@ def create_app(scorer: Scorer) -> ASGIApp:
     routes = [
         Route(SCORE, _Score(scorer), methods=["POST"]),
         Route("/", pages.index),
+        Route(DECISIONS, pages.decision_by_key),
         Route(DECISION, pages.decision),
         Route("/health", pages.health),
         Route("/ready", pages.ready),
@@ -132,11 +151,17 @@ class _Score:
         headers = dict(scope["headers"])
         if not _JSON_TYPE.fullmatch(headers.get(b"content-type", b"").decode("latin-1")):
             return _json(415, {"detail": "Send the application as application/json"})
+        key = headers.get(b"idempotency-key")
+        if key is not None and not _is_key(key.decode("latin-1")):
+            return _json(400, _BAD_KEY)
         body = await _body(receive, headers.get(b"content-length", b"0"))
         if body is None:
             return _json(413, {"detail": f"An application has at most {MAX_BODY} bytes"})
+        return await self._decided(body, key.decode() if key else None)
+
+    async def _decided(self, body: bytes, key: str | None) -> Response:
         try:
-            return _raw(200, await self._scorer.score(body))
+            return _raw(200, await self._scorer.score(body, idempotency_key=key))
         except InvalidApplicationError as error:
             return _json(422, {"detail": [asdict(problem) for problem in error.problems]})
         except NothingPromotedError:
@@ -144,9 +169,11 @@ class _Score:
         except LogBusyError:
             return _json(503, {"detail": "Too many decisions wait to be recorded"}, {"retry-after": "1"})
         except LogUnavailableError:
-            return _json(
-                503, {"detail": "The decision could not be recorded, so it is not given"}, {"retry-after": "5"}
-            )
+            return _json(503, _NOT_RECORDED, {"retry-after": "5"})
+        except KeyReusedError:
+            return _json(422, {"detail": [_KEY_REUSED]})
+        except (KeyInProgressError, ErasedError) as error:
+            return _no_answer(error)
 
 
 class _Pages:
@@ -197,9 +224,33 @@ class _Pages:
 
     async def decision(self, request: Request) -> Response:
         decision_id = request.path_params["decision_id"]
-        known = _DECISION_ID.fullmatch(decision_id)
-        record = await asyncio.to_thread(self._scorer.log.get, decision_id) if known else None
-        return _raw(200, record.answer) if record else _json(404, {"detail": "There is no such decision"})
+        if not _DECISION_ID.fullmatch(decision_id):
+            return _json(404, _NO_DECISION)
+        return await self._recorded(self._scorer.log.get, decision_id)
+
+    async def decision_by_key(self, request: Request) -> Response:
+        key = request.headers.get("idempotency-key", "")
+        if not _is_key(key):
+            return _json(400, _BAD_KEY)
+        return await self._recorded(self._scorer.log.find, key)
+
+    async def _recorded(self, find: Callable[[str], Record | None], name: str) -> Response:
+        try:
+            record = await asyncio.to_thread(find, name)
+        except (KeyInProgressError, ErasedError) as error:
+            return _no_answer(error)
+        return _raw(200, record.payload.answer) if record else _json(404, _NO_DECISION)
+
+
+def _no_answer(error: KeyInProgressError | ErasedError) -> Response:
+    """Why a decision that was asked for before is not there to be read."""
+    if isinstance(error, KeyInProgressError):
+        return _json(409, {"detail": "A request with this Idempotency-Key is being answered"}, {"retry-after": "1"})
+    return _json(410, {"detail": str(error)})
+
+
+def _is_key(key: str) -> bool:
+    return _IDEMPOTENCY_KEY.fullmatch(key) is not None
 
 
 async def _body(receive: Receive, announced: bytes) -> bytes | None:

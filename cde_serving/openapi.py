@@ -60,16 +60,39 @@ def openapi_document(bundle: Bundle | None) -> dict[str, Any]:
                 "post": {
                     "operationId": "score",
                     "summary": "Decide an application",
+                    "parameters": [_key(required=False)],
                     "requestBody": {"required": True, "content": {"application/json": body}},
                     "responses": {
                         "200": _response("The decision, recorded before it is answered", answer),
+                        "400": _response("The Idempotency-Key is not usable", _named("Failure")),
+                        "409": _response("A request with this Idempotency-Key is being answered", _named("Failure")),
+                        "410": _response("The decision under this Idempotency-Key was erased", _named("Failure")),
                         "413": _response(f"The body has more than {MAX_BODY} bytes", _named("Failure")),
                         "415": _response("The body is not application/json", _named("Failure")),
-                        "422": _response("The body is no application; nothing was recorded", _named("Problems")),
+                        "422": _response(
+                            "The body is no application, or its key was used for another; nothing was recorded",
+                            _named("Problems"),
+                        ),
                         "503": _response(
                             "Nothing is promoted yet, or the decision could not be recorded",
                             {"anyOf": [_named("NotReady"), _named("Failure")]},
                         ),
+                    },
+                }
+            },
+            "/api/v1/credit/decisions": {
+                "get": {
+                    "operationId": "decision_by_key",
+                    "summary": "Find out what became of a request that timed out",
+                    "parameters": [_key(required=True)],
+                    "responses": {
+                        "200": _response("The answer, byte for byte", answer),
+                        "400": _response("The Idempotency-Key is not usable", _named("Failure")),
+                        "404": _response(
+                            "Nothing was decided under this key: send the request again", _named("Failure")
+                        ),
+                        "409": _response("The request is being answered", _named("Failure")),
+                        "410": _response("The decision was erased", _named("Failure")),
                     },
                 }
             },
@@ -88,6 +111,7 @@ def openapi_document(bundle: Bundle | None) -> dict[str, Any]:
                     "responses": {
                         "200": _response("The answer, byte for byte", answer),
                         "404": _response("There is no such decision", _named("Failure")),
+                        "410": _response("The decision was erased", _named("Failure")),
                     },
                 }
             },
@@ -119,6 +143,16 @@ def _application(bundle: Bundle | None) -> tuple[dict[str, Any], dict[str, Any]]
     parts = schema.pop("$defs", {})
     schemas = {name: _to_3_0(part) for name, part in {**parts, model.__name__: schema}.items()}
     return _named(model.__name__), schemas
+
+
+def _key(*, required: bool) -> dict[str, Any]:
+    return {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "required": required,
+        "description": "Names the request: sent again with the same body it gets the same answer, decided once.",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+    }
 
 
 def _named(schema: str) -> dict[str, str]:

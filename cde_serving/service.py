@@ -36,7 +36,7 @@ def open_scorer(settings: Settings, baked: Path = BAKED) -> Scorer:
     name = first.portfolio if first else settings.portfolio_name()
     at_home = ReleaseStore(settings.portfolio_home(name), settings.verify_key_file(), portfolio=name)
     metrics = Metrics()
-    log = DecisionLog(settings.log_url(name))
+    log = DecisionLog.open(settings, name)
     releases = ReleaseFollower(store_to_serve(at_home, built_in), on_failure=metrics.release_failed)
     releases.start()
     return Scorer(releases, log, metrics, promote=_promote_command(settings.portfolio))

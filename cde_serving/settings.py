@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import field_validator
+from pydantic import NonNegativeInt, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cde_domain.portfolio import load_portfolio
@@ -29,8 +29,12 @@ class Settings(BaseSettings):
     signing_key: Path | None = None
     verify_key: Path | None = None
     approver_keys: Path | None = None
+    master_key: Path | None = None
+    log_key: Path | None = None
+    log_checkpoints: Path | None = None
+    retention_days: NonNegativeInt = 1827
 
-    @field_validator("home", "signing_key", "verify_key", "approver_keys")
+    @field_validator("home", "signing_key", "verify_key", "approver_keys", "master_key", "log_key", "log_checkpoints")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         return path.expanduser().absolute() if path else None
@@ -60,6 +64,23 @@ class Settings(BaseSettings):
     def approver_keys_folder(self) -> Path:
         """The folder of the approvers' public keys."""
         return self.approver_keys or self.home / "keys" / "approvers"
+
+    def master_key_file(self) -> Path:
+        """The key that wraps the keys of customers."""
+        return self.master_key or self.home / "keys" / "master.key"
+
+    def log_key_file(self) -> Path:
+        """The private key that signs the decision log's checkpoints."""
+        return self.log_key or self.home / "keys" / "log.pem"
+
+    def log_public_key_file(self) -> Path:
+        """The public key that checkpoints are verified with, beside the private one."""
+        return self.log_key_file().with_suffix(".pub")
+
+    def checkpoints_file(self, name: str) -> Path:
+        """The file of the signed checkpoints of a portfolio's decision log."""
+        folder = self.log_checkpoints / name if self.log_checkpoints else self.portfolio_home(name)
+        return folder / "checkpoints.jsonl"
 
     def tracking_uri(self) -> str:
         """Where MLflow keeps runs and models."""

@@ -19,7 +19,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-Kind = Literal["ledger entry", "evidence", "approval"]
+Kind = Literal["ledger entry", "evidence", "approval", "checkpoint"]
 KEY_ID_DIGITS = 16
 PEM_END = b"-----END PUBLIC KEY-----"
 
@@ -183,16 +183,16 @@ def open_signing_key(path: Path, public: Path, *, create: bool) -> SigningKey:
         SignatureError: the key cannot be read, or readers trust another one.
     """
     if create and not path.exists():
-        _write_once(path, SigningKey.generate().pem(), mode=0o600)
+        write_once(path, SigningKey.generate().pem(), mode=0o600)
     key = SigningKey.read(path)
     if not public.exists():
-        _write_once(public, key.public.pem(), mode=0o644)
+        write_once(public, key.public.pem(), mode=0o644)
     if key.public.id not in TrustedKeys.read(public).keys:
         raise SignatureError(f"{path} is not the private key of {public}: nobody would believe its signatures")
     return key
 
 
-def _write_once(path: Path, content: bytes, *, mode: int) -> None:
+def write_once(path: Path, content: bytes, *, mode: int) -> None:
     """Write a file whole, unless somebody else has written it meanwhile."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")

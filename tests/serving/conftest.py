@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 
 from cde_serving.app import create_app
-from cde_serving.decision_log import DecisionLog
 from cde_serving.follower import ReleaseFollower
 from cde_serving.metrics import Metrics
 from cde_serving.scorer import Scorer
-from tests.serving.helpers import NOON, AppClient, Desk, Releases, Server, releases_in, start_server
+from tests.serving.helpers import NOON, AppClient, Desk, Releases, Server, open_log, releases_in, start_server
 from tests.support import NAME, TinyLoans, write_tiny_bundle, write_tiny_loans
 
 
@@ -40,7 +39,7 @@ def open_desk(tiny: TinyLoans, tmp_path: Path) -> Iterator[Callable[[Releases], 
     with contextlib.ExitStack() as stack:
 
         def open_one(releases: Releases) -> Desk:
-            log = DecisionLog(f"sqlite:///{tmp_path / 'decisions.sqlite'}", clock=lambda: NOON)
+            log = open_log(tmp_path)
             metrics = Metrics()
             follower = ReleaseFollower(releases.store, on_failure=metrics.release_failed)
             follower.start()

@@ -18,6 +18,11 @@ import httpx
 import psutil
 from starlette.types import ASGIApp
 
+from cde_serving.decision_log import DecisionLog
+from cde_serving.records.checkpoints import CheckpointFile
+from cde_serving.records.database import open_reader
+from cde_serving.records.store import RecordStore
+from cde_serving.records.vault import MasterKey
 from cde_serving.releases import ReleaseStore
 from cde_serving.scorer import Scorer
 from cde_serving.signing import SigningKey, open_signing_key
@@ -59,6 +64,21 @@ def releases_in(folder: Path, keys: Path | None = None) -> Releases:
     keys = keys or folder.parent / "keys"
     key = open_signing_key(keys / "signing.pem", keys / "signing.pub", create=True)
     return Releases(ReleaseStore(folder, keys / "signing.pub"), key)
+
+
+def open_log(folder: Path, url: str | None = None, **settings: Any) -> DecisionLog:
+    """A decision log with its keys and checkpoints in a folder, and its database too unless a URL is given."""
+    master = MasterKey.open(folder / "master.key", create=True)
+    key = open_signing_key(folder / "log.pem", folder / "log.pub", create=True)
+    checkpoints = CheckpointFile(folder / "checkpoints.jsonl", key)
+    url = url or f"sqlite:///{folder / 'decisions.sqlite'}"
+    return DecisionLog(url, master, checkpoints, **{"clock": lambda: NOON, **settings})
+
+
+def recorded_answers(url: str, master_key: Path) -> dict[str, bytes]:
+    """Ids and answers in a log, read by a stranger to its writer."""
+    store = RecordStore(open_reader(url), MasterKey.open(master_key, create=False))
+    return {record_id: record.payload.answer for record_id, record in store.all() if record}
 
 
 @dataclass(frozen=True)
@@ -115,6 +135,13 @@ class Server:
     def database(self) -> Path:
         """The decision log's file."""
         return self.releases.store.folder / "decisions.sqlite"
+
+    def recorded(self) -> dict[str, bytes]:
+        """Ids and answers in the decision log."""
+        if not self.database.exists():
+            return {}
+        keys = self.releases.store.folder.parent / "keys"
+        return recorded_answers(f"sqlite:///{self.database}", keys / "master.key")
 
     def wait_until_up(self) -> None:
         """Wait for the first answer."""

@@ -1,50 +1,55 @@
 """Tests for `cde_serving.decision_log`."""
 
 import asyncio
+import math
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from cde_serving.decision_log import DecisionLog, LogBusyError, LogUnavailableError, Record
-from tests.serving.helpers import wait_for
+from cde_serving.records.record import Payload, Versions
+from tests.serving.helpers import open_log, wait_for
 
-NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 RECORD = Record(
-    decision_id="0" * 32,
+    record_id="0" * 32,
     applied_at="2026-03-02T11:59:59.000000Z",
     portfolio="loans",
-    customer_id="customer-1",
-    request=b'{"customer_id":"customer-1"}',
-    features=b'{"income":null}',
-    answer=b'{"decision":"APPROVED"}',
+    payload=Payload(
+        customer_id="customer-1",
+        request=b'{"customer_id":"customer-1"}',
+        features={"income": None, "balance": math.inf, "ratio": 0.1 + 0.2, "purpose": "car"},
+        contributions={"income": -0.25},
+        score=0.91,
+        answer=b'{"decision":"APPROVED"}',
+    ),
     decision="APPROVED",
-    score=0.91,
-    bundle="a" * 64,
-    policy_version="1",
+    decided_by="model",
+    reason_codes=("LOW_INCOME",),
     variant="champion",
+    versions=Versions(bundle="a" * 64, model="b" * 64, policy="c" * 64, code="d" * 64, policy_version="1"),
 )
 
 
-def numbered(number: int) -> Record:
+def numbered(number: int, **changes: Any) -> Record:
     """A record with an id of its own."""
-    return replace(RECORD, decision_id=f"{number:032x}")
+    return replace(RECORD, record_id=f"{number:032x}", **changes)
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """Where the log's database is."""
-    return tmp_path / "loans" / "decisions.sqlite"
+    return tmp_path / "decisions.sqlite"
 
 
 @pytest.fixture
-def log(path: Path) -> Iterator[DecisionLog]:
+def log(tmp_path: Path) -> Iterator[DecisionLog]:
     """An empty log."""
-    log = DecisionLog(f"sqlite:///{path}", clock=lambda: NOON)
+    log = open_log(tmp_path)
     yield log
     log.close()
 
@@ -52,14 +57,16 @@ def log(path: Path) -> Iterator[DecisionLog]:
 def rows(path: Path) -> int:
     """How many decisions a stranger to the process sees."""
     with sqlite3.connect(path) as database:
-        return int(database.execute("SELECT count(*) FROM decisions").fetchone()[0])
+        return int(database.execute("SELECT count(*) FROM records").fetchone()[0])
 
 
 def test_a_record_is_read_back_to_the_byte(log: DecisionLog) -> None:
     """The log adds its own number and time, and changes nothing else."""
-    asyncio.run(log.record(RECORD))
+    answer = asyncio.run(log.record(RECORD))
 
-    assert replace(RECORD, sequence=1, recorded_at="2026-03-02T12:00:00.000000Z") == log.get(RECORD.decision_id)
+    kept = replace(RECORD, chain=log.writer.chain, sequence=1, recorded_at="2026-03-02T12:00:00.000000Z")
+    assert kept == log.get(RECORD.record_id)
+    assert RECORD.payload.answer == answer
     assert log.get("f" * 32) is None
 
 
@@ -88,36 +95,36 @@ def test_decisions_that_wait_together_share_a_commit(log: DecisionLog, path: Pat
             other.execute("ROLLBACK")
         await first
 
-    sa.event.listen(log._writer, "commit", lambda _: commits.append(1))
+    sa.event.listen(log._write_engine, "commit", lambda _: commits.append(1))
     asyncio.run(record_all())
 
     assert log.count() == 100
     assert len(commits) <= 2
     with sqlite3.connect(path) as database:
-        ids = [row[0] for row in database.execute("SELECT decision_id FROM decisions ORDER BY sequence")]
+        ids = [row[0] for row in database.execute("SELECT record_id FROM records ORDER BY sequence")]
     assert [f"{number:032x}" for number in range(100)] == ids
 
 
 def test_every_commit_is_flushed_to_disk(log: DecisionLog) -> None:
     """The writer's connection runs with a write-ahead log and full synchronisation."""
-    with log._writer.connect() as connection:
+    with log._write_engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == 2
 
 
-def test_a_database_that_cannot_flush_is_refused(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+def test_a_database_that_cannot_flush_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A log that could lose answered decisions does not open."""
-    monkeypatch.setattr("cde_serving.decision_log._configure_sqlite", lambda connection, _: None)
+    monkeypatch.setattr("cde_serving.records.database._configure_sqlite", lambda connection, _: None)
 
     with pytest.raises(LogUnavailableError, match="journal_mode=delete"):
-        DecisionLog(f"sqlite:///{path}")
+        open_log(tmp_path)
 
 
 def test_a_full_queue_refuses_at_once(path: Path) -> None:
     """Decisions are not piled up without bound while the database is held up."""
-    log = DecisionLog(f"sqlite:///{path}", queue_limit=4)
+    log = open_log(path.parent, queue_limit=4)
 
-    async def overload() -> list[BaseException | None]:
+    async def overload() -> list[BaseException | bytes]:
         with sqlite3.connect(path, isolation_level=None) as other:
             other.execute("BEGIN IMMEDIATE")
             waiting = asyncio.gather(*(log.record(numbered(number)) for number in range(40)), return_exceptions=True)
@@ -129,20 +136,20 @@ def test_a_full_queue_refuses_at_once(path: Path) -> None:
     log.close()
 
     assert any(isinstance(result, LogBusyError) for result in results)
-    assert rows(path) == sum(result is None for result in results)
+    assert rows(path) == sum(isinstance(result, bytes) for result in results)
 
 
 def test_a_failing_database_fails_the_decisions_that_wait(log: DecisionLog, path: Path) -> None:
     """An error reaches the request, and the log works again once the database does."""
     with sqlite3.connect(path) as database:
-        database.execute("ALTER TABLE decisions RENAME TO hidden")
+        database.execute("ALTER TABLE records RENAME TO hidden")
 
     with pytest.raises(LogUnavailableError):
         asyncio.run(log.record(numbered(1)))
     assert log.problem is not None
 
     with sqlite3.connect(path) as database:
-        database.execute("ALTER TABLE hidden RENAME TO decisions")
+        database.execute("ALTER TABLE hidden RENAME TO records")
     wait_for(lambda: log.problem is None, 5)
     asyncio.run(log.record(numbered(2)))
 
@@ -163,7 +170,7 @@ def test_an_error_does_not_quote_the_applicant(log: DecisionLog, capsys: pytest.
 
 def test_closing_records_what_waits(path: Path) -> None:
     """A service that is asked to stop waits for a slow disk, and loses nothing."""
-    log = DecisionLog(f"sqlite:///{path}")
+    log = open_log(path.parent)
 
     async def record_and_close() -> int:
         with sqlite3.connect(path, isolation_level=None) as other:

@@ -46,7 +46,7 @@ class TestProbes:
 
     def test_ready_tells_that_decisions_cannot_be_recorded(self, desk: Desk) -> None:
         """A service whose log fails takes no traffic."""
-        desk.scorer.log.problem = "OperationalError"
+        desk.scorer.log.writer.problem = "OperationalError"
 
         ready = desk.client.get("/ready")
 
@@ -166,7 +166,9 @@ class TestDocumentation:
         assert ["customer_id", "annual_income", "loan_amount", "loan_purpose"] == document["components"]["schemas"][
             "TinyApplication"
         ]["required"]
-        assert {"200", "413", "415", "422", "503"} == set(document["paths"][SCORE]["post"]["responses"])
+        assert {"200", "400", "409", "410", "413", "415", "422", "503"} == set(
+            document["paths"][SCORE]["post"]["responses"]
+        )
 
     def test_the_documented_example_is_decided(self, desk: Desk) -> None:
         """Pasting the example from the page works."""

@@ -93,7 +93,7 @@ class TestAnswers:
         record = desk.scorer.log.get(decision_id)
 
         assert record is not None
-        assert answered.content == record.answer
+        assert answered.content == record.payload.answer
         assert answered.content == desk.client.get(f"/api/v1/credit/decisions/{decision_id}").content
 
     def test_the_record_is_enough_to_decide_again(self, desk: Desk) -> None:
@@ -103,12 +103,13 @@ class TestAnswers:
         assert record is not None
         assert bundle is not None
 
-        application = bundle.portfolio.application.model_validate_json(record.request)
+        application = bundle.portfolio.application.model_validate_json(record.payload.request)
         again = bundle.engine.decide(application, date.fromisoformat(record.applied_at[:10]))
 
-        assert bundle.digest == record.bundle
-        assert (again.score, again.decision) == (record.score, record.decision)
-        assert dict(again.features) == json.loads(record.features)
+        assert bundle.digest == record.versions.bundle
+        assert (again.score, again.decision) == (record.payload.score, record.decision)
+        assert again.features == record.payload.features
+        assert again.contributions == record.payload.contributions
 
     @pytest.mark.parametrize("decision_id", ["0" * 32, "nonsense", "..%2f..%2fetc", "' OR 1=1 --"])
     def test_an_unknown_decision_is_not_found(self, desk: Desk, decision_id: str) -> None:

@@ -1,7 +1,6 @@
 """Tests for `cde_serving.service`: a real BentoML server on a loopback port."""
 
 import json
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -34,14 +33,6 @@ def ready(server: Server) -> tuple[int, dict[str, Any]]:
     return answer.status_code, answer.json()
 
 
-def recorded(server: Server) -> dict[str, bytes]:
-    """Ids and answers in the log, read by a stranger to the server."""
-    if not server.database.exists():
-        return {}
-    with sqlite3.connect(server.database) as database:
-        return dict(database.execute("SELECT decision_id, answer FROM decisions").fetchall())
-
-
 class TestOneServer:
     """The life of one server, in order: nothing promoted, a promotion, a swap, a bad bundle."""
 
@@ -68,19 +59,19 @@ class TestOneServer:
 
         def ask_and_look(number: int) -> bool:
             answer = server.client.post(SCORE, json={**example, "customer_id": f"c-{number}"})
-            return recorded(server)[answer.json()["decision_id"]] == answer.content
+            return server.recorded()[answer.json()["decision_id"]] == answer.content
 
         with ThreadPoolExecutor(8) as clients:
             assert all(clients.map(ask_and_look, range(64)))
 
     def test_an_invalid_application_leaves_no_record(self, server: Server, example: dict[str, Any]) -> None:
         """422 is no decision."""
-        before = len(recorded(server))
+        before = len(server.recorded())
 
         answer = server.client.post(SCORE, json={**example, "annual_income": "plenty"})
 
         assert (422, "annual_income") == (answer.status_code, answer.json()["detail"][0]["field"])
-        assert before == len(recorded(server))
+        assert before == len(server.recorded())
 
     def test_a_second_promotion_swaps_the_model_under_load(
         self, server: Server, bundles: Bundles, example: dict[str, Any]
@@ -218,7 +209,7 @@ def test_a_killed_server_loses_no_answered_decision(own_server: Server, example:
     for client in clients:
         client.join(timeout=30)
 
-    kept = recorded(own_server)
+    kept = own_server.recorded()
     assert len(answered) > 20
     assert answered.items() <= kept.items()
 
@@ -231,7 +222,7 @@ def test_a_stopped_server_finishes_what_it_began(own_server: Server, example: di
     for client in clients:
         client.join(timeout=30)
 
-    kept = recorded(own_server)
+    kept = own_server.recorded()
     assert 0 == code
     assert answered.items() <= kept.items()
     assert len(kept) - len(answered) <= len(clients)

@@ -1,0 +1,109 @@
+"""Opening the decision log's database: durable, at the newest schema, and no table that is not ours."""
+
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine, make_url
+
+BUSY_TIMEOUT_SECONDS = 5
+MIGRATIONS = Path(__file__).parent / "migrations"
+MIGRATION_LOCK = 4_021_977  # any number that the other users of the database do not lock
+
+
+class LogUnavailableError(RuntimeError):
+    """The decision log cannot be opened, or a decision could not be recorded."""
+
+
+def open_engines(url: str) -> tuple[Engine, Engine]:
+    """
+    The engine of the writer and that of readers, over a database at the newest schema.
+
+    There are two since a writing transaction on SQLite begins by taking the lock, which a reader must not.
+
+    Raises:
+        LogUnavailableError: the database cannot be opened, does not flush commits, or holds a log of another kind.
+    """
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite" and parsed.database:
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    writer, reader = _engine(url, writes=True), _engine(url, writes=False)
+    try:
+        with writer.begin() as connection:
+            _migrate(connection)
+        with writer.connect() as connection:
+            _assert_durable(connection)
+    except sa.exc.SQLAlchemyError as error:
+        raise LogUnavailableError(f"the decision log cannot be opened: {error}") from error
+    return writer, reader
+
+
+def open_reader(url: str) -> Engine:
+    """
+    An engine for reading a log that exists.
+
+    Raises:
+        LogUnavailableError: there is none.
+    """
+    database = make_url(url).database
+    if url.startswith("sqlite") and not (database and Path(database).exists()):
+        raise LogUnavailableError(f"there is no decision log at {url}: nothing was decided yet")
+    engine = _engine(url, writes=False)
+    try:
+        known = sa.inspect(engine).has_table("records")
+    except sa.exc.SQLAlchemyError as error:
+        raise LogUnavailableError(f"the decision log cannot be opened: {type(error).__name__}") from error
+    if not known:
+        raise LogUnavailableError("the database holds no decision log of this version")
+    return engine
+
+
+def _migrate(connection: Connection) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    if connection.dialect.name == "postgresql":  # several services may start at once; SQLite's BEGIN holds its lock
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
+    tables = set(sa.inspect(connection).get_table_names())
+    if "decisions" in tables and "records" not in tables:
+        raise LogUnavailableError(
+            "the database holds a decision log of an earlier version, which was neither encrypted nor chained: "
+            "keep it, and start with a new CDE_HOME or CDE_DECISION_LOG_URL"
+        )
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _engine(url: str, *, writes: bool) -> Engine:
+    engine = sa.create_engine(url, hide_parameters=True)
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "connect", _configure_sqlite)
+        begin = "BEGIN IMMEDIATE" if writes else "BEGIN"
+        sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+    return engine
+
+
+def _configure_sqlite(connection: Any, _: object) -> None:
+    connection.isolation_level = None  # the driver would begin transactions itself, without the lock
+    # The timeout first: switching to WAL waits for a lock too.
+    for pragma in (f"busy_timeout={BUSY_TIMEOUT_SECONDS * 1000}", "journal_mode=WAL", "synchronous=FULL"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _assert_durable(connection: Connection) -> None:
+    if connection.dialect.name == "sqlite":
+        mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()
+        synchronous = connection.exec_driver_sql("PRAGMA synchronous").scalar_one()
+        if mode != "wal" or synchronous != 2:
+            raise LogUnavailableError(
+                f"SQLite runs with journal_mode={mode}, synchronous={synchronous}; need wal and 2"
+            )
+    elif connection.dialect.name == "postgresql":
+        for setting in ("fsync", "synchronous_commit"):
+            if connection.exec_driver_sql(f"SHOW {setting}").scalar_one() == "off":
+                raise LogUnavailableError(f"PostgreSQL runs with {setting}=off and can lose answered decisions")
+    else:
+        raise LogUnavailableError(f"decisions are kept in SQLite or PostgreSQL, not in {connection.dialect.name}")

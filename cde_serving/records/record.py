@@ -1,0 +1,81 @@
+"""One entry of the decision log as its reader and writer see it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+Kind = Literal["decision", "restriction", "erasure"]
+
+DEFAULT_TENANT = "default"
+
+
+class ErasedError(LookupError):
+    """The customer's data was erased, or may no longer be used."""
+
+
+class Payload(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
+    """
+    What is personal in a decision, and therefore kept encrypted.
+
+    `request` is the application as its model writes it (its order of fields, unset ones left out), `answer` the exact
+    bytes that were answered. `features` and `contributions` (margin space) keep every bit of their doubles.
+    """
+
+    customer_id: str
+    request: bytes
+    features: Mapping[str, float | str | None]
+    contributions: Mapping[str, float]
+    score: float | None
+    answer: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Versions:
+    """What decided: digests of the bundle, the model in it, the policy in it, and the code that ran."""
+
+    bundle: str
+    model: str
+    policy: str
+    code: str
+    policy_version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """
+    A decision to be kept, or one that was.
+
+    Times are ISO 8601 in UTC. `fingerprint` says what an idempotency key was used for; the key itself is not kept, so
+    it is None in what the log gives back. `chain`, `sequence` and `recorded_at` are given by the log.
+    """
+
+    record_id: str
+    applied_at: str
+    portfolio: str
+    payload: Payload
+    decision: str
+    decided_by: str
+    reason_codes: tuple[str, ...]
+    variant: str
+    versions: Versions
+    tenant: str = DEFAULT_TENANT
+    idempotency_key: str | None = None
+    fingerprint: str | None = None
+    chain: str | None = None
+    sequence: int | None = None
+    recorded_at: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that was done to a customer's data, kept in the chain without a payload; `customer` is the token."""
+
+    record_id: str
+    kind: Kind
+    at: str
+    portfolio: str
+    customer: str
+    by: str
+    tenant: str = DEFAULT_TENANT

@@ -1,0 +1,93 @@
+"""Reading the decision log."""
+
+from collections.abc import Iterator
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.engine import Engine, RowMapping
+
+from cde_serving.records.record import DEFAULT_TENANT, ErasedError, Payload, Record, Versions
+from cde_serving.records.schema import customer_keys, records
+from cde_serving.records.vault import MasterKey, unseal
+
+ROWS_AT_ONCE = 500
+
+_decode = msgspec.msgpack.Decoder(Payload).decode
+
+_with_key = (
+    sa.select(records, customer_keys.c.wrapped, customer_keys.c.restricted_at)
+    .join(customer_keys, records.c.key_id == customer_keys.c.key_id, isouter=True)
+    .where(records.c.kind == "decision")
+)
+
+
+class RecordStore:
+    """The decisions in a database, read with the master key."""
+
+    def __init__(self, engine: Engine, master: MasterKey) -> None:
+        self._engine = engine
+        self._master = master
+
+    def get(self, record_id: str, tenant: str = DEFAULT_TENANT) -> Record | None:
+        """
+        A tenant's decision, or None.
+
+        Raises:
+            ErasedError: the customer's data was erased or is restricted.
+            VaultError: the record was changed.
+        """
+        return self._one(_with_key.where(records.c.record_id == record_id, records.c.tenant == tenant))
+
+    def find(self, idempotency_key: str, tenant: str = DEFAULT_TENANT) -> Record | None:
+        """The decision that was asked for under an idempotency key, as `get` gives it."""
+        token = self._master.token("idempotency key", tenant, idempotency_key)
+        return self._one(_with_key.where(records.c.idempotency == token))
+
+    def count(self) -> int:
+        """How many decisions are recorded."""
+        with self._engine.connect() as connection:
+            counted = sa.select(sa.func.count()).select_from(records).where(records.c.kind == "decision")
+            return int(connection.execute(counted).scalar_one())
+
+    def all(self) -> Iterator[tuple[str, Record | None]]:
+        """The id of every decision in the order of the chains, with its record; None for an erased one."""
+        with self._engine.connect().execution_options(yield_per=ROWS_AT_ONCE) as connection:
+            for row in connection.execute(_with_key.order_by(records.c.chain, records.c.sequence)).mappings():
+                try:
+                    yield row["record_id"], self._open(row)
+                except ErasedError:
+                    yield row["record_id"], None
+
+    def _one(self, query: sa.Select) -> Record | None:
+        with self._engine.connect() as connection:
+            row = connection.execute(query).mappings().first()
+        return self._open(row) if row else None
+
+    def _open(self, row: RowMapping) -> Record:
+        if row["wrapped"] is None:
+            raise ErasedError("the customer's data was erased")
+        if row["restricted_at"] is not None:
+            raise ErasedError("the customer's data is kept by law alone and no longer used")
+        key = self._master.unwrap(row["wrapped"], row["key_id"])
+        return Record(
+            record_id=row["record_id"],
+            applied_at=row["applied_at"],
+            portfolio=row["portfolio"],
+            payload=_decode(unseal(key, row["payload"], row["record_id"])),
+            decision=row["decision"],
+            decided_by=row["decided_by"],
+            reason_codes=tuple(msgspec.json.decode(row["reason_codes"])),
+            variant=row["variant"],
+            versions=Versions(
+                bundle=row["bundle"],
+                model=row["model"],
+                policy=row["policy"],
+                code=row["code"],
+                policy_version=row["policy_version"],
+            ),
+            tenant=row["tenant"],
+            fingerprint=row["fingerprint"],
+            chain=row["chain"],
+            sequence=row["sequence"],
+            recorded_at=row["recorded_at"],
+        )

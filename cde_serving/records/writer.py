@@ -1,0 +1,296 @@
+"""The one writer of a process: a thread that commits all that wait in one transaction."""
+
+import asyncio
+import contextlib
+import queue
+import threading
+import time
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+import structlog
+from sqlalchemy.engine import Connection, Engine
+
+from cde_domain.clock import Clock
+from cde_serving.records.checkpoints import CheckpointFile
+from cde_serving.records.database import LogUnavailableError
+from cde_serving.records.record import Event, Record
+from cde_serving.records.rows import Head, chained, decision_row, event_row, keys_of
+from cde_serving.records.schema import records
+from cde_serving.records.times import iso
+from cde_serving.records.vault import MasterKey
+
+LARGEST_COMMIT = 256
+CHECKPOINT_RECORDS = 1000
+CHECKPOINT_SECONDS = 1.0
+RETRY_SECONDS = 1.0
+CONFLICTS = 3  # commits that another process may get ahead of before a batch is given up
+
+log = structlog.get_logger()
+
+_insert = sa.insert(records)
+_earlier = sa.select(records.c.idempotency, records.c.record_id, records.c.fingerprint).where(
+    records.c.idempotency.in_(sa.bindparam("tokens", expanding=True))
+)
+
+
+class LogBusyError(RuntimeError):
+    """More decisions wait to be recorded than the log can hold."""
+
+
+class KeyInProgressError(RuntimeError):
+    """A request with this idempotency key is being answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """The decision that an idempotency key was used for before."""
+
+    record_id: str
+    fingerprint: str | None
+
+
+class _Waiting:
+    """What is to be recorded, with the future of the request that waits for it."""
+
+    __slots__ = ("customer", "entry", "future", "idempotency", "loop")
+
+    def __init__(self, entry: Record | Event, customer: str, idempotency: str | None) -> None:
+        self.entry = entry
+        self.customer = customer
+        self.idempotency = idempotency
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[Earlier | None] = self.loop.create_future()
+
+
+class Writer:
+    """
+    Commits records in a chain of its own, without waiting for more than those that wait already.
+
+    A commit a disk flush long so carries every request of the moment. Keys are looked up and payloads sealed in the
+    same transaction. The end of the chain is signed into the checkpoint file every second, every thousand records and
+    when the writer closes. `problem` and `sealing_problem` say what fails at the moment.
+    """
+
+    def __init__(
+        self, engine: Engine, master: MasterKey, checkpoints: CheckpointFile, clock: Clock, queue_limit: int
+    ) -> None:
+        self.problem: str | None = None
+        self.sealing_problem: str | None = None
+        self.chain = uuid.uuid4().hex
+        self._engine = engine
+        self._master = master
+        self._checkpoints = checkpoints
+        self._clock = clock
+        self._queue: queue.Queue[_Waiting | None] = queue.Queue(queue_limit)
+        self._in_progress: set[str] = set()
+        self._closed = False
+        self._head = Head(self.chain, 0, "")  # the last that was committed
+        self._sealed: int | None = None  # the sequence of the last checkpoint
+        self._sealed_at = 0.0
+        self._thread = threading.Thread(target=self._write_all, name="decision-log", daemon=True)
+        self._thread.start()
+
+    def in_progress(self, idempotency: str) -> bool:
+        """Whether a request with this token waits to be recorded."""
+        return idempotency in self._in_progress
+
+    async def write(self, entry: Record | Event) -> Earlier | None:
+        """
+        Record; returns None when that is committed, or what was recorded earlier under the same idempotency key.
+
+        Raises:
+            LogBusyError: too many wait already.
+            LogUnavailableError: the database refused, or the log is closed.
+            KeyInProgressError: a request with the same idempotency key waits.
+        """
+        if self._closed:
+            raise LogUnavailableError("the decision log is closed")
+        waiting = self._waiting(entry)
+        token = waiting.idempotency
+        if token is not None:
+            if token in self._in_progress:
+                raise KeyInProgressError
+            self._in_progress.add(token)
+        try:
+            self._queue.put_nowait(waiting)
+        except queue.Full:
+            if token is not None:
+                self._in_progress.discard(token)
+            raise LogBusyError(f"{self._queue.maxsize} decisions wait to be recorded") from None
+        return await waiting.future
+
+    def close(self) -> None:
+        """Record what waits and sign the end of the chain; idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self._queue.put(None)
+        self._thread.join()
+
+    def _waiting(self, entry: Record | Event) -> _Waiting:
+        if isinstance(entry, Event):
+            return _Waiting(entry, entry.customer, None)
+        master, key = self._master, entry.idempotency_key
+        return _Waiting(
+            entry,
+            master.token("customer", entry.tenant, entry.payload.customer_id),
+            master.token("idempotency key", entry.tenant, key) if key is not None else None,
+        )
+
+    def _write_all(self) -> None:
+        connection: Connection | None = None
+        open_ended = True
+        while open_ended:
+            batch, open_ended = self._next_batch()
+            try:
+                if connection is None:
+                    connection = self._connect()
+                if batch:
+                    results = self._commit(connection, batch)
+                elif self.problem:
+                    connection.execute(sa.select(1)).all()
+                    connection.rollback()
+            except Exception as error:  # every waiting request must be told, whatever went wrong
+                self._fail(batch, error)
+                with contextlib.suppress(Exception):
+                    if connection is not None:
+                        connection.invalidate()
+                        connection.close()
+                connection = None
+            else:
+                self.problem = None
+                if batch:
+                    self._answer(batch, results)
+            self._seal_if_due(last=not open_ended)
+        if connection is not None:
+            connection.close()
+
+    def _next_batch(self) -> tuple[list[_Waiting], bool]:
+        """All that wait (none if it is time to try the database or to sign), and whether more may come."""
+        try:
+            item = self._queue.get(timeout=self._patience())
+        except queue.Empty:
+            return [], True
+        batch: list[_Waiting] = []
+        while item is not None:
+            batch.append(item)
+            if len(batch) == LARGEST_COMMIT:
+                return batch, True
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                return batch, True
+        return batch, False
+
+    def _patience(self) -> float | None:
+        if self.problem:
+            return RETRY_SECONDS
+        if self._sealed == self._head.sequence or self._head.sequence == 0:
+            return None
+        return max(0.0, self._sealed_at + CHECKPOINT_SECONDS - time.monotonic())
+
+    def _connect(self) -> Connection:
+        """A connection to a database that has the whole chain, and perhaps a commit that seemed to fail."""
+        with contextlib.ExitStack() as on_error:
+            connection = on_error.enter_context(self._engine.connect())
+            head = self._head.read(connection)
+            connection.rollback()
+            if head.sequence < self._head.sequence:
+                raise LogUnavailableError("the database lost recorded decisions")
+            on_error.pop_all()
+        self._head = head
+        return connection
+
+    def _commit(self, connection: Connection, batch: list[_Waiting]) -> list[Earlier | None]:
+        if self._sealed is None:  # a chain whose beginning is not signed could vanish whole
+            self._seal(Head(self.chain, 0, ""))
+        for conflicts in range(CONFLICTS + 1):
+            try:
+                with connection.begin():
+                    head, results = self._insert(connection, batch)
+            except sa.exc.IntegrityError:  # another process was first with a customer or an idempotency key
+                if conflicts == CONFLICTS:
+                    raise
+            else:
+                self._head = head
+                break
+        return results
+
+    def _insert(self, connection: Connection, batch: list[_Waiting]) -> tuple[Head, list[Earlier | None]]:
+        now = iso(self._clock())
+        earlier = self._recorded_earlier(connection, batch)
+        results = [earlier.get(waiting.idempotency) for waiting in batch]
+        fresh = [waiting for waiting, known in zip(batch, results, strict=True) if known is None]
+        customers = {waiting.customer for waiting in fresh if isinstance(waiting.entry, Record)}
+        keys = keys_of(connection, self._master, customers, now)
+        rows = [
+            decision_row(waiting.entry, waiting.customer, waiting.idempotency, keys[waiting.customer], now)
+            if isinstance(waiting.entry, Record)
+            else event_row(waiting.entry, now)
+            for waiting in fresh
+        ]
+        head = chained(self._head, rows)
+        if rows:
+            connection.execute(_insert, rows)
+        return head, results
+
+    def _recorded_earlier(self, connection: Connection, batch: list[_Waiting]) -> dict[str | None, Earlier]:
+        tokens = [waiting.idempotency for waiting in batch if waiting.idempotency is not None]
+        if not tokens:
+            return {}
+        found = connection.execute(_earlier, {"tokens": tokens}).all()
+        return {token: Earlier(record_id, fingerprint) for token, record_id, fingerprint in found}
+
+    def _seal_if_due(self, *, last: bool) -> None:
+        unsigned = self._head.sequence - (self._sealed or 0)
+        if self._sealed is None or not (unsigned or last):
+            return
+        waited = time.monotonic() - self._sealed_at
+        if last or unsigned >= CHECKPOINT_RECORDS or waited >= CHECKPOINT_SECONDS:
+            try:
+                self._seal(self._head, closed=last)
+            except OSError as error:
+                self._sealed_at = time.monotonic()  # not again at once
+                self.sealing_problem = self._report(error, "checkpoints cannot be written", self.sealing_problem)
+            else:
+                self.sealing_problem = None
+
+    def _seal(self, head: Head, *, closed: bool = False) -> None:
+        self._checkpoints.append(head.chain, head.sequence, head.hash, iso(self._clock()), closed=closed)
+        self._sealed = head.sequence
+        self._sealed_at = time.monotonic()
+
+    def _fail(self, batch: list[_Waiting], error: Exception) -> None:
+        self.problem = self._report(error, "decisions cannot be recorded", self.problem)
+        self._answer(batch, LogUnavailableError("the decision could not be recorded"))
+
+    def _report(self, error: Exception, what: str, known: str | None) -> str:
+        # The driver's message quotes the values of the row: only the kind of error may be written anywhere.
+        cause = getattr(error, "orig", None) or error
+        if known is None:
+            log.error(what, error=type(cause).__name__)
+        return type(cause).__name__
+
+    def _answer(self, batch: list[_Waiting], results: list[Earlier | None] | Exception) -> None:
+        """Wake the waiting requests, once for each event loop."""
+        self._in_progress.difference_update([waiting.idempotency for waiting in batch if waiting.idempotency])
+        given = [results] * len(batch) if isinstance(results, Exception) else results
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future, Earlier | Exception | None]]] = {}
+        for waiting, result in zip(batch, given, strict=True):
+            by_loop.setdefault(waiting.loop, []).append((waiting.future, result))
+        for loop, answers in by_loop.items():
+            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
+                loop.call_soon_threadsafe(_resolve, answers)
+
+
+def _resolve(answers: Iterable[tuple[asyncio.Future, Earlier | Exception | None]]) -> None:
+    for future, result in answers:
+        if future.done():  # the client has gone
+            continue
+        if isinstance(result, Exception):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
