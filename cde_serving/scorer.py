@@ -1,7 +1,6 @@
 """Scores applications: parse, decide, record, answer."""
 
 import asyncio
-import uuid
 
 import msgspec
 
@@ -11,8 +10,8 @@ from cde_serving.applications import InvalidApplicationError, parse_application
 from cde_serving.decision_log import DecisionLog, KeyReusedError, Record
 from cde_serving.follower import ReleaseFollower
 from cde_serving.metrics import Metrics
+from cde_serving.records.names import iso, record_id_at
 from cde_serving.records.record import DEFAULT_TENANT, Payload
-from cde_serving.records.times import iso
 from cde_serving.records.versions import VersionsOf
 
 _encode = msgspec.json.Encoder().encode
@@ -68,7 +67,7 @@ class Scorer:
         application = parse_application(bundle.portfolio.application, body)
         applied_at = self._clock()
         decision = bundle.engine.decide(application, applied_at.date())
-        answer = answer_to(application.customer_id, uuid.uuid4().hex, applied_at, decision, bundle)
+        answer = answer_to(application.customer_id, record_id_at(applied_at), applied_at, decision, bundle)
         payload = Payload(
             customer_id=answer.customer_id,
             request=application.model_dump_json(exclude_unset=True).encode(),

@@ -13,7 +13,7 @@ FIRST = ""  # what the first record of a chain has for the hash before it
 _HASHED = {
     1: (
         "format", "chain", "sequence", "record_id", "kind", "tenant", "portfolio", "applied_at", "recorded_at",
-        "customer", "key_id", "idempotency", "fingerprint", "decision", "decided_by", "reason_codes", "variant",
+        "customer", "key_number", "idempotency", "fingerprint", "decision", "decided_by", "reason_codes", "variant",
         "bundle", "model", "policy", "policy_version", "code", "previous",
     )
 }  # fmt: skip

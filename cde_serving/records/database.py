@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, make_url
 
 BUSY_TIMEOUT_SECONDS = 5
+WAL_PAGES = 4000  # 16 MB: a page that changes often is moved to the database once, not each time
 MIGRATIONS = Path(__file__).parent / "migrations"
 MIGRATION_LOCK = 4_021_977  # any number that the other users of the database do not lock
 
@@ -89,7 +90,12 @@ def _engine(url: str, *, writes: bool) -> Engine:
 def _configure_sqlite(connection: Any, _: object) -> None:
     connection.isolation_level = None  # the driver would begin transactions itself, without the lock
     # The timeout first: switching to WAL waits for a lock too.
-    for pragma in (f"busy_timeout={BUSY_TIMEOUT_SECONDS * 1000}", "journal_mode=WAL", "synchronous=FULL"):
+    for pragma in (
+        f"busy_timeout={BUSY_TIMEOUT_SECONDS * 1000}",
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        f"wal_autocheckpoint={WAL_PAGES}",
+    ):
         connection.execute(f"PRAGMA {pragma}")
 
 

@@ -8,24 +8,15 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from cde_serving.records.chain import FORMAT, record_hash
+from cde_serving.records.chain import FIRST, FORMAT, record_hash
 from cde_serving.records.record import Event, Record
-from cde_serving.records.schema import customer_keys, records
-from cde_serving.records.vault import MasterKey, new_key, seal
-
-CustomerKey = tuple[str, bytes]  # id, key
+from cde_serving.records.schema import records
+from cde_serving.records.statements import Statements
+from cde_serving.records.vault import CustomerKey, MasterKey, new_key, seal
 
 _pack = msgspec.msgpack.Encoder().encode
 _json = msgspec.json.Encoder().encode
 
-_keys_in_use = (
-    sa.select(customer_keys.c.customer, customer_keys.c.key_id, customer_keys.c.wrapped)
-    .where(
-        customer_keys.c.restricted_at.is_(None), customer_keys.c.customer.in_(sa.bindparam("customers", expanding=True))
-    )
-    .with_for_update(read=True)  # on PostgreSQL nobody shreds a key between here and the commit
-)
-_insert_keys = sa.insert(customer_keys)
 _head = (
     sa.select(records.c.sequence, records.c.hash)
     .where(records.c.chain == sa.bindparam("chain"))
@@ -46,22 +37,31 @@ class Head:
     def read(self, connection: Connection) -> "Head":
         """The end of this chain as the database has it."""
         found = connection.execute(_head, {"chain": self.chain}).first()
-        return Head(self.chain, found.sequence, found.hash) if found else Head(self.chain, 0, "")
+        return Head(self.chain, found.sequence, found.hash) if found else Head(self.chain, 0, FIRST)
 
 
-def keys_of(connection: Connection, master: MasterKey, customers: set[str], now: str) -> dict[str, CustomerKey]:
-    """The keys in use of customers, by token; who has none gets one."""
+def keys_of(
+    connection: Connection, statements: Statements, master: MasterKey, customers: set[str], now: str
+) -> dict[str, CustomerKey]:
+    """The keys in use of customers, by token; who has none, or a restricted one, gets a new one."""
     if not customers:
         return {}
-    found = connection.execute(_keys_in_use, {"customers": list(customers)}).all()
-    keys = {customer: (key_id, master.unwrap(wrapped, key_id)) for customer, key_id, wrapped in found}
-    fresh = []
-    for customer in customers - keys.keys():
-        key_id, key = new_key()
-        keys[customer] = (key_id, key)
-        fresh.append({"key_id": key_id, "customer": customer, "created_at": now, "wrapped": master.wrap(key, key_id)})
-    if fresh:
-        connection.execute(_insert_keys, fresh)
+    latest: dict[str, tuple[int, bytes | None, str | None]] = {}
+    for customer, number, wrapped, restricted_at in statements.keys_of(connection, customers):
+        if customer not in latest or latest[customer][0] < number:
+            latest[customer] = (number, wrapped, restricted_at)
+    keys: dict[str, CustomerKey] = {}
+    fresh, used = [], []
+    for customer in customers:
+        number, wrapped, restricted_at = latest.get(customer, (0, None, None))
+        if wrapped is not None and restricted_at is None:
+            keys[customer] = CustomerKey(number, master.unwrap(wrapped, customer, number))
+            used.append({"in_use": customer, "in_use_number": number, "last_used_at": now})
+        else:
+            key = keys[customer] = CustomerKey(number + 1, new_key())
+            wrapped = master.wrap(key.secret, customer, key.number)
+            fresh.append({"customer": customer, "number": key.number, "last_used_at": now, "wrapped": wrapped})
+    statements.keep_keys(connection, fresh, used)
     return keys
 
 
@@ -89,7 +89,7 @@ def decision_row(record: Record, customer: str, idempotency: str | None, key: Cu
         "applied_at": record.applied_at,
         "recorded_at": now,
         "customer": customer,
-        "key_id": key[0],
+        "key_number": key.number,
         "idempotency": idempotency,
         "fingerprint": record.fingerprint,
         "decision": record.decision,
@@ -101,7 +101,7 @@ def decision_row(record: Record, customer: str, idempotency: str | None, key: Cu
         "policy": versions.policy,
         "policy_version": versions.policy_version,
         "code": versions.code,
-        "payload": seal(key[1], _pack(record.payload), record.record_id),
+        "payload": seal(key.secret, _pack(record.payload), record.record_id),
     }
 
 

@@ -16,7 +16,11 @@ _decode = msgspec.msgpack.Decoder(Payload).decode
 
 _with_key = (
     sa.select(records, customer_keys.c.wrapped, customer_keys.c.restricted_at)
-    .join(customer_keys, records.c.key_id == customer_keys.c.key_id, isouter=True)
+    .join(
+        customer_keys,
+        sa.and_(records.c.customer == customer_keys.c.customer, records.c.key_number == customer_keys.c.number),
+        isouter=True,
+    )
     .where(records.c.kind == "decision")
 )
 
@@ -68,7 +72,7 @@ class RecordStore:
             raise ErasedError("the customer's data was erased")
         if row["restricted_at"] is not None:
             raise ErasedError("the customer's data is kept by law alone and no longer used")
-        key = self._master.unwrap(row["wrapped"], row["key_id"])
+        key = self._master.unwrap(row["wrapped"], row["customer"], row["key_number"])
         return Record(
             record_id=row["record_id"],
             applied_at=row["applied_at"],

@@ -69,27 +69,35 @@ class MasterKey:
         content = value.encode() if isinstance(value, str) else value
         return hmac.digest(self._tokens, f"{kind}\0{tenant}\0".encode() + content, "sha256").hex()
 
-    def wrap(self, key: bytes, key_id: str) -> bytes:
-        """A customer's key, encrypted and bound to its id."""
+    def wrap(self, key: bytes, customer: str, number: int) -> bytes:
+        """A customer's key, encrypted and bound to its place."""
         nonce = os.urandom(NONCE_BYTES)
-        return nonce + self._wrap.encrypt(nonce, key, key_id.encode())
+        return nonce + self._wrap.encrypt(nonce, key, f"{customer}/{number}".encode())
 
-    def unwrap(self, wrapped: bytes, key_id: str) -> bytes:
+    def unwrap(self, wrapped: bytes, customer: str, number: int) -> bytes:
         """
         A customer's key.
 
         Raises:
-            VaultError: it was wrapped by another master key or for another id, or was changed.
+            VaultError: it was wrapped by another master key or for another place, or was changed.
         """
-        return _decrypt(self._wrap, wrapped, key_id)
+        return _decrypt(self._wrap, wrapped, f"{customer}/{number}")
 
     def _derive(self, use: bytes) -> bytes:
         return HKDF(SHA256(), KEY_BYTES, salt=None, info=b"credit decision engine: " + use).derive(self.secret)
 
 
-def new_key() -> tuple[str, bytes]:
-    """A key for a customer, with its id."""
-    return os.urandom(16).hex(), os.urandom(KEY_BYTES)
+@dataclass(frozen=True, slots=True)
+class CustomerKey:
+    """One of a customer's keys; those before it were shredded or restricted."""
+
+    number: int
+    secret: bytes = field(repr=False)
+
+
+def new_key() -> bytes:
+    """A key for a customer."""
+    return os.urandom(KEY_BYTES)
 
 
 def seal(key: bytes, content: bytes, record_id: str) -> bytes:

@@ -16,10 +16,10 @@ from sqlalchemy.engine import Connection, Engine
 from cde_domain.clock import Clock
 from cde_serving.records.checkpoints import CheckpointFile
 from cde_serving.records.database import LogUnavailableError
+from cde_serving.records.names import iso
 from cde_serving.records.record import Event, Record
 from cde_serving.records.rows import Head, chained, decision_row, event_row, keys_of
-from cde_serving.records.schema import records
-from cde_serving.records.times import iso
+from cde_serving.records.statements import Statements
 from cde_serving.records.vault import MasterKey
 
 LARGEST_COMMIT = 256
@@ -29,11 +29,6 @@ RETRY_SECONDS = 1.0
 CONFLICTS = 3  # commits that another process may get ahead of before a batch is given up
 
 log = structlog.get_logger()
-
-_insert = sa.insert(records)
-_earlier = sa.select(records.c.idempotency, records.c.record_id, records.c.fingerprint).where(
-    records.c.idempotency.in_(sa.bindparam("tokens", expanding=True))
-)
 
 
 class LogBusyError(RuntimeError):
@@ -81,6 +76,7 @@ class Writer:
         self.sealing_problem: str | None = None
         self.chain = uuid.uuid4().hex
         self._engine = engine
+        self._statements = Statements(engine.dialect)
         self._master = master
         self._checkpoints = checkpoints
         self._clock = clock
@@ -225,7 +221,7 @@ class Writer:
         results = [earlier.get(waiting.idempotency) for waiting in batch]
         fresh = [waiting for waiting, known in zip(batch, results, strict=True) if known is None]
         customers = {waiting.customer for waiting in fresh if isinstance(waiting.entry, Record)}
-        keys = keys_of(connection, self._master, customers, now)
+        keys = keys_of(connection, self._statements, self._master, customers, now)
         rows = [
             decision_row(waiting.entry, waiting.customer, waiting.idempotency, keys[waiting.customer], now)
             if isinstance(waiting.entry, Record)
@@ -234,14 +230,14 @@ class Writer:
         ]
         head = chained(self._head, rows)
         if rows:
-            connection.execute(_insert, rows)
+            self._statements.insert(connection, rows)
         return head, results
 
     def _recorded_earlier(self, connection: Connection, batch: list[_Waiting]) -> dict[str | None, Earlier]:
         tokens = [waiting.idempotency for waiting in batch if waiting.idempotency is not None]
         if not tokens:
             return {}
-        found = connection.execute(_earlier, {"tokens": tokens}).all()
+        found = self._statements.earlier(connection, tokens)
         return {token: Earlier(record_id, fingerprint) for token, record_id, fingerprint in found}
 
     def _seal_if_due(self, *, last: bool) -> None:

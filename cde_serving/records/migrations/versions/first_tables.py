@@ -21,7 +21,7 @@ def upgrade() -> None:
         sa.Column("applied_at", sa.String(32), nullable=False),
         sa.Column("recorded_at", sa.String(32), nullable=False),
         sa.Column("customer", sa.String(64), nullable=False),
-        sa.Column("key_id", sa.String(32)),
+        sa.Column("key_number", sa.Integer),
         sa.Column("idempotency", sa.String(64)),
         sa.Column("fingerprint", sa.String(64)),
         sa.Column("decision", sa.String(16)),
@@ -38,27 +38,25 @@ def upgrade() -> None:
         sa.Column("hash", sa.String(64), nullable=False),
     )
     op.create_index("records_by_id", "records", ["record_id"], unique=True)
-    op.create_index("records_by_idempotency", "records", ["idempotency"], unique=True)
-    op.create_index("records_by_key", "records", ["key_id"])
+    op.create_index(
+        "records_by_idempotency",
+        "records",
+        ["idempotency"],
+        unique=True,
+        sqlite_where=sa.text("idempotency IS NOT NULL"),
+        postgresql_where=sa.text("idempotency IS NOT NULL"),
+    )
     op.create_table(
         "customer_keys",
-        sa.Column("key_id", sa.String(32), primary_key=True),
-        sa.Column("customer", sa.String(64), nullable=False),
-        sa.Column("created_at", sa.String(32), nullable=False),
+        sa.Column("customer", sa.String(64), primary_key=True),
+        sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("last_used_at", sa.String(32), nullable=False),
         sa.Column("wrapped", sa.LargeBinary),
         sa.Column("restricted_at", sa.String(32)),
         sa.Column("erase_after", sa.String(32)),
         sa.Column("erased_at", sa.String(32)),
+        sqlite_with_rowid=False,
     )
-    op.create_index(
-        "customer_keys_in_use",
-        "customer_keys",
-        ["customer"],
-        unique=True,
-        sqlite_where=sa.text("restricted_at IS NULL"),
-        postgresql_where=sa.text("restricted_at IS NULL"),
-    )
-    op.create_index("customer_keys_by_customer", "customer_keys", ["customer"])
     op.create_table(
         "vault",
         sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),

@@ -1,0 +1,91 @@
+"""The writer's statements, rendered once: preparing them anew costs SQLAlchemy more than the rows cost the database."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
+from typing import Any, cast
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Dialect
+
+from cde_serving.records.schema import customer_keys, records
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+class Statements:
+    """Statements of one kind of database, run with the parameters of its driver."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        named = cast(Any, type(dialect))(paramstyle="named" if dialect.name == "sqlite" else "pyformat")
+
+        def render(statement: sa.sql.ClauseElement) -> str:
+            return str(statement.compile(dialect=named))
+
+        self._insert_records = render(sa.insert(records))
+        self._insert_keys = render(
+            sa.insert(customer_keys).values(
+                {name: sa.bindparam(name) for name in ("customer", "number", "last_used_at", "wrapped")}
+            )
+        )
+        self._use_key = render(
+            sa.update(customer_keys)
+            .where(
+                customer_keys.c.customer == sa.bindparam("in_use"),
+                customer_keys.c.number == sa.bindparam("in_use_number"),
+            )
+            .values(last_used_at=sa.bindparam("last_used_at"))
+        )
+        self._keys = _by_count(
+            lambda names: render(
+                sa.select(
+                    customer_keys.c.customer,
+                    customer_keys.c.number,
+                    customer_keys.c.wrapped,
+                    customer_keys.c.restricted_at,
+                )
+                .where(customer_keys.c.customer.in_(names))
+                .with_for_update(read=True)  # on PostgreSQL nobody shreds a key between here and the commit
+            )
+        )
+        self._earlier = _by_count(
+            lambda names: render(
+                sa.select(records.c.idempotency, records.c.record_id, records.c.fingerprint).where(
+                    records.c.idempotency.in_(names)
+                )
+            )
+        )
+
+    def insert(self, connection: Connection, rows: Rows) -> None:
+        """Insert records."""
+        _run(connection, self._insert_records, rows)
+
+    def keep_keys(self, connection: Connection, fresh: Rows, used: Rows) -> None:
+        """Insert customers' keys, and note that others were used."""
+        _run(connection, self._insert_keys, fresh)
+        _run(connection, self._use_key, used)
+
+    def keys_of(self, connection: Connection, customers: Collection[str]) -> Sequence[Any]:
+        """Customer, number, wrapped key and time of restriction of all keys of customers."""
+        return _ask(connection, self._keys, customers)
+
+    def earlier(self, connection: Connection, tokens: Collection[str]) -> Sequence[Any]:
+        """Token, record id and fingerprint of the decisions that idempotency keys were used for."""
+        return _ask(connection, self._earlier, tokens)
+
+
+def _by_count(render: Callable[[list[sa.BindParameter]], str]) -> Callable[[int], str]:
+    @cache  # a batch has at most as many as a commit takes
+    def statement(count: int) -> str:
+        return render([sa.bindparam(f"p{position}", type_=sa.String) for position in range(count)])
+
+    return statement
+
+
+def _run(connection: Connection, statement: str, rows: Rows) -> None:
+    if rows:
+        connection.exec_driver_sql(statement, list(rows))
+
+
+def _ask(connection: Connection, statement: Callable[[int], str], values: Collection[str]) -> Sequence[Any]:
+    parameters = {f"p{position}": value for position, value in enumerate(values)}
+    return connection.exec_driver_sql(statement(len(parameters)), parameters).all()
