@@ -144,6 +144,58 @@ def verify_evidence(
     typer.echo(f"  failed   {', '.join(failed) or 'none'}")
 
 
+@app.command("verify-log")
+def verify_log(
+    portfolio: PortfolioArgument = None,
+    checkpoints: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="A copy of the checkpoints kept elsewhere.")
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="The public key to trust; that of the settings by default."),
+    ] = None,
+) -> None:
+    """Verify the decision log: find and locate what was changed, removed, reordered, cut off or rewritten."""
+    settings = _choose(portfolio)
+    from cde_assets.log_commands import verify
+
+    raise typer.Exit(verify(settings, checkpoints, key))
+
+
+@app.command()
+def replay(
+    decision_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="The decision.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every recorded decision.")] = False,
+    portfolio: Annotated[str | None, typer.Option(help="The portfolio, as for the other commands.")] = None,
+    bundles: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="A further folder of bundles.")
+    ] = None,
+) -> None:
+    """Take recorded decisions again, with the bundle that took them: are score, decision and reasons the same?"""
+    if (decision_id is None) != all_:
+        raise typer.BadParameter("give the ID of one decision, or --all")
+    settings = _choose(portfolio)
+    from cde_assets.log_commands import replay as take_again
+
+    raise typer.Exit(take_again(settings, decision_id, bundles))
+
+
+@app.command()
+def erase(
+    customer: Annotated[str | None, typer.Argument(metavar="[CUSTOMER]", help="The customer's id.")] = None,
+    now: Annotated[bool, typer.Option("--now", help="No duty to keep applies: shred at once.")] = False,
+    due: Annotated[bool, typer.Option("--due", help="Shred whoever's retention has ended.")] = False,
+    portfolio: Annotated[str | None, typer.Option(help="The portfolio, as for the other commands.")] = None,
+) -> None:
+    """Erase a customer: restrict at once, and shred the key when the retention ends. The chain still verifies."""
+    if customer is None and not due:
+        raise typer.BadParameter("give a customer's id, or --due")
+    settings = _choose(portfolio)
+    from cde_assets.log_commands import erase as carry_out
+
+    raise typer.Exit(carry_out(settings, customer, now=now, due=due))
+
+
 @app.command()
 def approve(
     evidence: Annotated[str, typer.Option(help="The digest of the evidence pack.")],

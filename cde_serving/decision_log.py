@@ -52,9 +52,9 @@ class DecisionLog:
         queue_limit: int = QUEUE_LIMIT,
     ) -> None:
         self.master = master
-        self._write_engine, self._read_engine = open_engines(url)
+        self._write_engine, self.read_engine = open_engines(url)
         _claim(self._write_engine, master)
-        self.store = RecordStore(self._read_engine, master)
+        self.store = RecordStore(self.read_engine, master)
         self.writer = Writer(self._write_engine, master, checkpoints, clock, queue_limit)
 
     @classmethod
@@ -132,7 +132,7 @@ class DecisionLog:
         """Record what waits, sign the end of the chain, then close the database; idempotent."""
         self.writer.close()
         self._write_engine.dispose()
-        self._read_engine.dispose()
+        self.read_engine.dispose()
 
 
 def _claim(engine: Engine, master: MasterKey) -> None:

@@ -70,7 +70,12 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Something that was done to a customer's data, kept in the chain without a payload; `customer` is the token."""
+    """
+    Something that is done to a customer's data, kept in the chain without a payload.
+
+    `customer` is the token. A restriction keeps the data `keep_days` after the last decision; an erasure shreds what is
+    kept no longer.
+    """
 
     record_id: str
     kind: Kind
@@ -78,4 +83,5 @@ class Event:
     portfolio: str
     customer: str
     by: str
+    keep_days: int = 0
     tenant: str = DEFAULT_TENANT

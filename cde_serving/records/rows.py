@@ -48,11 +48,10 @@ def keys_of(
         return {}
     latest: dict[str, tuple[int, bytes | None, str | None]] = {}
     for customer, number, wrapped, restricted_at in statements.keys_of(connection, customers):
-        if customer not in latest or latest[customer][0] < number:
-            latest[customer] = (number, wrapped, restricted_at)
+        latest[customer] = (number, wrapped, restricted_at)  # they come in the order of their numbers
     keys: dict[str, CustomerKey] = {}
     fresh, used = [], []
-    for customer in customers:
+    for customer in sorted(customers):
         number, wrapped, restricted_at = latest.get(customer, (0, None, None))
         if wrapped is not None and restricted_at is None:
             keys[customer] = CustomerKey(number, master.unwrap(wrapped, customer, number))

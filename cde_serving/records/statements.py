@@ -44,7 +44,10 @@ class Statements:
                     customer_keys.c.restricted_at,
                 )
                 .where(customer_keys.c.customer.in_(names))
-                .with_for_update(read=True)  # on PostgreSQL nobody shreds a key between here and the commit
+                # On PostgreSQL nobody shreds a key between here and the commit; in order, so that no two writers wait
+                # for each other.
+                .order_by(customer_keys.c.customer, customer_keys.c.number)
+                .with_for_update()
             )
         )
         self._earlier = _by_count(

@@ -53,6 +53,13 @@ class RecordStore:
             counted = sa.select(sa.func.count()).select_from(records).where(records.c.kind == "decision")
             return int(connection.execute(counted).scalar_one())
 
+    def ids(self) -> Iterator[tuple[str, str]]:
+        """Id and tenant of every decision, in the order of the chains."""
+        query = sa.select(records.c.record_id, records.c.tenant).where(records.c.kind == "decision")
+        with self._engine.connect().execution_options(yield_per=ROWS_AT_ONCE) as connection:
+            for row in connection.execute(query.order_by(records.c.chain, records.c.sequence)):
+                yield row.record_id, row.tenant
+
     def all(self) -> Iterator[tuple[str, Record | None]]:
         """The id of every decision in the order of the chains, with its record; None for an erased one."""
         with self._engine.connect().execution_options(yield_per=ROWS_AT_ONCE) as connection:

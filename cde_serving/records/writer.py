@@ -16,6 +16,7 @@ from sqlalchemy.engine import Connection, Engine
 from cde_domain.clock import Clock
 from cde_serving.records.checkpoints import CheckpointFile
 from cde_serving.records.database import LogUnavailableError
+from cde_serving.records.erasure import carry_out
 from cde_serving.records.names import iso
 from cde_serving.records.record import Event, Record
 from cde_serving.records.rows import Head, chained, decision_row, event_row, keys_of
@@ -26,6 +27,7 @@ LARGEST_COMMIT = 256
 CHECKPOINT_RECORDS = 1000
 CHECKPOINT_SECONDS = 1.0
 RETRY_SECONDS = 1.0
+RETRIED = ("40001", "40P01")  # PostgreSQL: serialization failure, deadlock
 CONFLICTS = 3  # commits that another process may get ahead of before a batch is given up
 
 log = structlog.get_logger()
@@ -207,8 +209,8 @@ class Writer:
             try:
                 with connection.begin():
                     head, results = self._insert(connection, batch)
-            except sa.exc.IntegrityError:  # another process was first with a customer or an idempotency key
-                if conflicts == CONFLICTS:
+            except sa.exc.DBAPIError as error:
+                if conflicts == CONFLICTS or not _is_conflict(error):
                     raise
             else:
                 self._head = head
@@ -220,6 +222,9 @@ class Writer:
         earlier = self._recorded_earlier(connection, batch)
         results = [earlier.get(waiting.idempotency) for waiting in batch]
         fresh = [waiting for waiting, known in zip(batch, results, strict=True) if known is None]
+        for waiting in fresh:
+            if isinstance(waiting.entry, Event):
+                carry_out(connection, waiting.entry)
         customers = {waiting.customer for waiting in fresh if isinstance(waiting.entry, Record)}
         keys = keys_of(connection, self._statements, self._master, customers, now)
         rows = [
@@ -280,6 +285,11 @@ class Writer:
         for loop, answers in by_loop.items():
             with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
                 loop.call_soon_threadsafe(_resolve, answers)
+
+
+def _is_conflict(error: sa.exc.DBAPIError) -> bool:
+    """Whether another process was first with a customer or an idempotency key."""
+    return isinstance(error, sa.exc.IntegrityError) or getattr(error.orig, "sqlstate", None) in RETRIED
 
 
 def _resolve(answers: Iterable[tuple[asyncio.Future, Earlier | Exception | None]]) -> None:

@@ -1,6 +1,7 @@
 """Fixtures of the serving tests: two bundles, an app in this process, and a real server."""
 
 import contextlib
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from cde_serving.follower import ReleaseFollower
 from cde_serving.metrics import Metrics
 from cde_serving.scorer import Scorer
 from tests.serving.helpers import NOON, AppClient, Desk, Releases, Server, open_log, releases_in, start_server
+from tests.serving.postgres import Postgres, running_postgres
 from tests.support import NAME, TinyLoans, write_tiny_bundle, write_tiny_loans
 
 
@@ -55,6 +57,23 @@ def desk(open_desk: Callable[[Releases], Desk], releases: Releases, bundles: tup
     """The app with the first bundle promoted."""
     releases.promote(bundles[0])
     return open_desk(releases)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One PostgreSQL server for the session."""
+    # Not below pytest's folder, which is closed to the user that the server runs as.
+    with tempfile.TemporaryDirectory(prefix="postgres-") as folder, running_postgres(Path(folder)) as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def log_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database for a decision log, of each kind that is supported."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'decisions.sqlite'}"
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.new_database()
 
 
 @pytest.fixture(scope="session")

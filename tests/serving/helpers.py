@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import os
 import shutil
 import socket
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ import httpx
 import psutil
 from starlette.types import ASGIApp
 
-from cde_serving.decision_log import DecisionLog
+from cde_serving.decision_log import DecisionLog, Record
 from cde_serving.records.checkpoints import CheckpointFile
 from cde_serving.records.database import open_reader
+from cde_serving.records.record import Payload, Versions
 from cde_serving.records.store import RecordStore
 from cde_serving.records.vault import MasterKey
 from cde_serving.releases import ReleaseStore
@@ -32,6 +34,31 @@ ROOT = Path(__file__).parents[2]
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 EVIDENCE = "e" * 64
 SCORE = "/api/v1/credit/score"
+
+
+RECORD = Record(
+    record_id="0" * 32,
+    applied_at="2026-03-02T11:59:59.000000Z",
+    portfolio="loans",
+    payload=Payload(
+        customer_id="customer-1",
+        request=b'{"customer_id":"customer-1"}',
+        features={"income": None, "balance": math.inf, "ratio": 0.1 + 0.2, "purpose": "car"},
+        contributions={"income": -0.25},
+        score=0.91,
+        answer=b'{"decision":"APPROVED"}',
+    ),
+    decision="APPROVED",
+    decided_by="model",
+    reason_codes=("LOW_INCOME",),
+    variant="champion",
+    versions=Versions(bundle="a" * 64, model="b" * 64, policy="c" * 64, code="d" * 64, policy_version="1"),
+)
+
+
+def numbered(number: int, **changes: Any) -> Record:
+    """A record with an id of its own."""
+    return replace(RECORD, record_id=f"{number:032x}", **changes)
 
 
 @dataclass

@@ -1,43 +1,16 @@
 """Tests for `cde_serving.decision_log`."""
 
 import asyncio
-import math
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from cde_serving.decision_log import DecisionLog, LogBusyError, LogUnavailableError, Record
-from cde_serving.records.record import Payload, Versions
-from tests.serving.helpers import open_log, wait_for
-
-RECORD = Record(
-    record_id="0" * 32,
-    applied_at="2026-03-02T11:59:59.000000Z",
-    portfolio="loans",
-    payload=Payload(
-        customer_id="customer-1",
-        request=b'{"customer_id":"customer-1"}',
-        features={"income": None, "balance": math.inf, "ratio": 0.1 + 0.2, "purpose": "car"},
-        contributions={"income": -0.25},
-        score=0.91,
-        answer=b'{"decision":"APPROVED"}',
-    ),
-    decision="APPROVED",
-    decided_by="model",
-    reason_codes=("LOW_INCOME",),
-    variant="champion",
-    versions=Versions(bundle="a" * 64, model="b" * 64, policy="c" * 64, code="d" * 64, policy_version="1"),
-)
-
-
-def numbered(number: int, **changes: Any) -> Record:
-    """A record with an id of its own."""
-    return replace(RECORD, record_id=f"{number:032x}", **changes)
+from cde_serving.decision_log import DecisionLog, LogBusyError, LogUnavailableError
+from tests.serving.helpers import RECORD, numbered, open_log, wait_for
 
 
 @pytest.fixture

@@ -1,0 +1,104 @@
+"""What `cde verify-log`, `cde replay` and `cde erase` do; each returns its exit status."""
+
+import asyncio
+import getpass
+from collections import Counter
+from pathlib import Path
+
+import typer
+
+from cde_serving.decision_log import DecisionLog, LogUnavailableError
+from cde_serving.records.database import open_reader
+from cde_serving.records.erasure import Eraser, UnknownCustomerError
+from cde_serving.records.replay import Replayer
+from cde_serving.records.store import RecordStore
+from cde_serving.records.vault import MasterKey, VaultError
+from cde_serving.records.verify import verify_log
+from cde_serving.releases import BUNDLES
+from cde_serving.settings import Settings
+from cde_serving.signing import SignatureError, TrustedKeys
+
+SHOWN = 20
+
+
+def verify(settings: Settings, checkpoints: Path | None, key: Path | None) -> int:
+    """Verify the chains of the decision log, and say where it was changed."""
+    name = settings.portfolio_name()
+    try:
+        trusted = TrustedKeys.read(key or settings.log_public_key_file())
+        found = verify_log(open_reader(settings.log_url(name)), checkpoints or settings.checkpoints_file(name), trusted)
+    except (LogUnavailableError, SignatureError) as error:
+        typer.echo(f"NOT verified: {error}")
+        return 1
+    typer.echo(f"{found.records:,} records in {found.chains:,} chains, {found.checkpoints:,} signed checkpoints")
+    if found.unsigned:
+        typer.echo(
+            f"{found.unsigned:,} records are newer than the last checkpoint of their chain: chained, not yet signed"
+        )
+    for problem in found.problems:
+        typer.echo(f"  - {problem}")
+    typer.echo("NOT verified: the log is not what was written" if found.problems else "verified")
+    return 1 if found.problems else 0
+
+
+def replay(settings: Settings, decision_id: str | None, bundles: Path | None) -> int:
+    """Take one recorded decision again, or all."""
+    name = settings.portfolio_name()
+    try:
+        store = RecordStore(
+            open_reader(settings.log_url(name)), MasterKey.open(settings.master_key_file(), create=False)
+        )
+    except (LogUnavailableError, VaultError) as error:
+        typer.echo(f"Nothing can be replayed: {error}")
+        return 1
+    folders = [folder for folder in (bundles, settings.portfolio_home(name) / BUNDLES) if folder]
+    replayer = Replayer(store, *folders)
+    if decision_id is not None:
+        one = replayer.replay(decision_id)
+        if one is None:
+            typer.echo(f"There is no decision {decision_id}")
+            return 1
+        source = (
+            "request and features" if one.from_request else "features; the code is another, so not from the request"
+        )
+        typer.echo(f"{decision_id}: {one.outcome}" + (f" (from {source})" if one.outcome == "identical" else ""))
+        if one.detail:
+            typer.echo(f"  {one.detail}")
+        return 0 if one.outcome in ("identical", "erased") else 1
+    outcomes: Counter[str] = Counter()
+    for again in replayer.replay_all():
+        outcomes[again.outcome] += 1
+        if again.detail and outcomes["different"] + outcomes["impossible"] <= SHOWN:
+            typer.echo(f"  - {again.record_id} {again.outcome}: {again.detail}")
+    told = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(outcomes.items()))
+    typer.echo(f"{outcomes.total():,} decisions replayed: {told or 'none recorded'}")
+    return 1 if outcomes["different"] or outcomes["impossible"] else 0
+
+
+def erase(settings: Settings, customer: str | None, *, now: bool, due: bool) -> int:
+    """Erase a customer, or all whose retention has ended."""
+    name = settings.portfolio_name()
+    try:
+        open_reader(settings.log_url(name)).dispose()
+        log = DecisionLog.open(settings, name)
+    except LogUnavailableError as error:
+        typer.echo(f"Not erased: {error}")
+        return 1
+    by = f"person:{getpass.getuser()}"
+    eraser = Eraser(log, name, retention_days=settings.retention_days, by=by)
+    try:
+        if due:
+            typer.echo(f"Shredded the data of {asyncio.run(eraser.shred_due()):,} customers whose retention has ended")
+        if customer is not None:
+            done = asyncio.run(eraser.erase(customer, at_once=now))
+            if done.erase_after:
+                typer.echo(f"Restricted at once; the law keeps the decisions until {done.erase_after[:10]}.")
+                typer.echo("Shred what is due with `cde erase --due`, once a day.")
+            else:
+                typer.echo("Erased: the customer's key is shredded and nothing recorded of them can be read.")
+    except (UnknownCustomerError, LogUnavailableError) as error:
+        typer.echo(f"Not erased: {error}")
+        return 1
+    finally:
+        log.close()
+    return 0

@@ -1,0 +1,113 @@
+"""Erasing a customer: restricted at once, shredded when the law no longer asks to keep (GDPR articles 17 and 18)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from cde_domain.clock import Clock, utc_now
+from cde_serving.records.names import iso, record_id_at
+from cde_serving.records.record import DEFAULT_TENANT, Event, Kind
+from cde_serving.records.schema import customer_keys
+
+if TYPE_CHECKING:
+    from cde_serving.decision_log import DecisionLog
+
+_whole = customer_keys.c.wrapped.is_not(None)
+
+
+class UnknownCustomerError(LookupError):
+    """Nothing is recorded of a customer."""
+
+
+@dataclass(frozen=True)
+class Erasure:
+    """What became of a customer's data; what the law keeps is shredded after `erase_after` (ISO 8601)."""
+
+    shredded: int
+    erase_after: str | None
+
+
+class Eraser:
+    """Erases customers of one portfolio, in the name of `by`; the law keeps a decision for `retention_days`."""
+
+    def __init__(
+        self, log: "DecisionLog", portfolio: str, *, retention_days: int, by: str, clock: Clock = utc_now
+    ) -> None:
+        self._log = log
+        self._portfolio = portfolio
+        self._retention_days = retention_days
+        self._by = by
+        self._clock = clock
+
+    async def erase(self, customer_id: str, *, at_once: bool = False, tenant: str = DEFAULT_TENANT) -> Erasure:
+        """
+        Restrict all data of a customer, and shred what need not be kept; with `at_once`, all of it.
+
+        Raises:
+            UnknownCustomerError: nothing is recorded of this customer.
+            LogUnavailableError: the erasure could not be recorded, so it was not done.
+        """
+        customer = self._log.master.token("customer", tenant, customer_id)
+        before = self._whole_keys(customer)
+        if not before and not self._ask(sa.select(customer_keys).where(customer_keys.c.customer == customer)):
+            raise UnknownCustomerError(f"nothing is recorded of this customer of the tenant {tenant}")
+        if at_once or any(key.restricted_at is None for key in before):
+            await self._note("restriction", customer, tenant, keep_days=0 if at_once else self._retention_days)
+        if any(key.erase_after <= iso(self._clock()) for key in self._whole_keys(customer)):
+            await self._note("erasure", customer, tenant)
+        after = self._whole_keys(customer)
+        return Erasure(len(before) - len(after), max((key.erase_after for key in after), default=None))
+
+    async def shred_due(self, tenant: str = DEFAULT_TENANT) -> int:
+        """Shred every customer's data whose retention has ended; return how many customers."""
+        due = customer_keys.c.erase_after <= iso(self._clock())
+        customers = {key.customer for key in self._ask(sa.select(customer_keys).where(_whole, due))}
+        for customer in sorted(customers):
+            await self._note("erasure", customer, tenant)
+        return len(customers)
+
+    async def _note(self, kind: Kind, customer: str, tenant: str, keep_days: int = 0) -> None:
+        now = self._clock()
+        await self._log.note(
+            Event(
+                record_id=record_id_at(now),
+                kind=kind,
+                at=iso(now),
+                portfolio=self._portfolio,
+                customer=customer,
+                by=self._by,
+                tenant=tenant,
+                keep_days=keep_days,
+            )
+        )
+
+    def _whole_keys(self, customer: str) -> Sequence[Any]:
+        return self._ask(sa.select(customer_keys).where(customer_keys.c.customer == customer, _whole))
+
+    def _ask(self, query: sa.Select) -> Sequence[Any]:
+        with self._log.read_engine.connect() as connection:
+            return connection.execute(query).all()
+
+
+def carry_out(connection: Connection, event: Event) -> None:
+    """Do what an event says, in the transaction that records it: neither happens without the other."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("PRAGMA secure_delete=ON")  # a shredded key is overwritten, not left in a free page
+    of_customer = customer_keys.c.customer == event.customer
+    if event.kind == "erasure":
+        due = customer_keys.c.erase_after <= event.at
+        connection.execute(
+            sa.update(customer_keys).where(of_customer, _whole, due).values(wrapped=None, erased_at=event.at)
+        )
+    elif event.kind == "restriction":
+        for key in connection.execute(sa.select(customer_keys).where(of_customer, _whole).with_for_update()).all():
+            until = iso(datetime.fromisoformat(key.last_used_at) + timedelta(days=event.keep_days))
+            connection.execute(
+                sa.update(customer_keys)
+                .where(of_customer, customer_keys.c.number == key.number)
+                .values(restricted_at=key.restricted_at or event.at, erase_after=min(key.erase_after or until, until))
+            )

@@ -1,0 +1,115 @@
+"""Replaying the decision log: does the bundle that decided still decide the same?"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cde_domain.decisions.engine import Decision
+from cde_domain.features.feature import Feature
+from cde_domain.release import Bundle, BundleError, load_bundle
+from cde_serving.records.record import DEFAULT_TENANT, ErasedError, Record
+from cde_serving.records.store import RecordStore
+from cde_serving.records.vault import VaultError
+from cde_serving.records.versions import VersionsOf
+
+Outcome = Literal["identical", "different", "erased", "impossible"]
+
+
+@dataclass(frozen=True)
+class Replay:
+    """
+    What a decision came to when it was taken again.
+
+    `from_request` says whether the request was turned into features again too, which only the same code does. `detail`
+    names what differs, or why it could not be taken; never a value.
+    """
+
+    record_id: str
+    outcome: Outcome
+    from_request: bool = False
+    detail: str = ""
+
+
+class Replayer:
+    """Takes recorded decisions again, with the bundles in folders of bundles, those of retired models included."""
+
+    def __init__(self, store: RecordStore, *bundles: Path) -> None:
+        self._store = store
+        self._bundles = bundles
+        self._loaded: dict[str, Bundle | BundleError] = {}
+        self._versions = VersionsOf()
+
+    def replay(self, record_id: str, tenant: str = DEFAULT_TENANT) -> Replay | None:
+        """Take one decision again; None if there is no such decision."""
+        try:
+            record = self._store.get(record_id, tenant)
+        except ErasedError:
+            return Replay(record_id, "erased")
+        except VaultError as error:
+            return Replay(record_id, "impossible", detail=str(error))
+        return self._again(record) if record else None
+
+    def replay_all(self) -> Iterator[Replay]:
+        """Take every decision again."""
+        for record_id, tenant in self._store.ids():
+            if replay := self.replay(record_id, tenant):
+                yield replay
+
+    def _again(self, record: Record) -> Replay:
+        bundle = self._bundle(record.versions.bundle)
+        if isinstance(bundle, BundleError):
+            return Replay(record.record_id, "impossible", detail=str(bundle))
+        differences = []
+        same_code = self._versions(bundle).code == record.versions.code
+        try:
+            matrix = matrix_of(bundle.portfolio.features, record)
+            differences += _differences(record, bundle.engine.decide_features(matrix), "features")
+            if same_code:
+                application = bundle.portfolio.application.model_validate_json(record.payload.request)
+                applied_on = date.fromisoformat(record.applied_at[:10])
+                differences += _differences(record, bundle.engine.decide(application, applied_on), "request")
+        except (
+            Exception
+        ) as error:  # a portfolio's code can fail in any way; its message can hold the applicant's values
+            return Replay(record.record_id, "impossible", same_code, f"the bundle raised {type(error).__name__}")
+        return Replay(record.record_id, "different" if differences else "identical", same_code, "; ".join(differences))
+
+    def _bundle(self, digest: str) -> Bundle | BundleError:
+        if digest not in self._loaded:
+            folder = next((known / digest for known in self._bundles if (known / digest).is_dir()), None)
+            try:
+                if folder is None:
+                    raise BundleError(f"the bundle {digest[:12]} is in none of the folders of bundles")
+                self._loaded[digest] = load_bundle(folder, digest)
+            except BundleError as error:
+                self._loaded[digest] = error
+        return self._loaded[digest]
+
+
+def matrix_of(features: tuple[Feature, ...], record: Record) -> NDArray[np.float64]:
+    """The recorded features as the model took them, float64 of shape (1, features)."""
+    values: list[float] = []
+    for feature in features:
+        value: Any = record.payload.features[feature.name]
+        if value is None:
+            values.append(np.nan)
+        else:
+            values.append(float(feature.categories.index(value)) if feature.categories else value)
+    return np.array([values])
+
+
+def _differences(record: Record, again: Decision, source: str) -> list[str]:
+    payload = record.payload
+    compared = {
+        "features": (payload.features, dict(again.features)),
+        "score": (payload.score, again.score),
+        "decision": (record.decision, again.decision.value),
+        "reason codes": (record.reason_codes, tuple(map(str, again.reason_codes))),
+        "contributions": (payload.contributions, dict(again.contributions)),
+    }
+    return [f"{name} from the {source} differ" for name, (then, now) in compared.items() if then != now]
