@@ -20,6 +20,7 @@ from cde_serving.records.erasure import carry_out
 from cde_serving.records.names import iso
 from cde_serving.records.record import Event, Record
 from cde_serving.records.rows import Head, chained, decision_row, event_row, keys_of
+from cde_serving.records.schema import vault
 from cde_serving.records.statements import Statements
 from cde_serving.records.vault import MasterKey
 
@@ -149,8 +150,8 @@ class Writer:
                 if batch:
                     results = self._commit(connection, batch)
                 elif self.problem:
-                    connection.execute(sa.select(1)).all()
-                    connection.rollback()
+                    with connection.begin():  # a write, since a full disk can still be read
+                        connection.execute(sa.update(vault).values(id=1))
             except Exception as error:  # every waiting request must be told, whatever went wrong
                 self._fail(batch, error)
                 with contextlib.suppress(Exception):
