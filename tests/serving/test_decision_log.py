@@ -129,6 +129,29 @@ def test_a_failing_database_fails_the_decisions_that_wait(log: DecisionLog, path
     assert log.count() == 1
 
 
+def test_a_database_that_lost_decisions_is_written_to_no_more(log: DecisionLog, path: Path) -> None:
+    """A file put back from an older copy under a running service is noticed, not continued."""
+
+    async def record_all() -> None:
+        for number in range(5):
+            await log.record(numbered(number))
+
+    asyncio.run(record_all())
+    with sqlite3.connect(path) as database:
+        database.execute("ALTER TABLE records RENAME TO hidden")
+    with pytest.raises(LogUnavailableError):
+        asyncio.run(log.record(numbered(5)))
+    with sqlite3.connect(path) as database:
+        database.execute("DELETE FROM hidden WHERE sequence > 3")
+        database.execute("ALTER TABLE hidden RENAME TO records")
+
+    with pytest.raises(LogUnavailableError):
+        asyncio.run(log.record(numbered(6)))
+
+    assert "LogUnavailableError" == log.problem
+    assert 3 == log.count()
+
+
 def test_an_error_does_not_quote_the_applicant(log: DecisionLog, capsys: pytest.CaptureFixture[str]) -> None:
     """Neither the log's problem nor the service's own log holds values of the record."""
     asyncio.run(log.record(RECORD))

@@ -17,10 +17,8 @@ from typing import Any
 
 import httpx
 import pytest
-import sqlalchemy as sa
 
 from cde_serving.records.database import open_reader
-from cde_serving.records.schema import records
 from cde_serving.records.store import RecordStore
 from cde_serving.records.vault import MasterKey
 from cde_serving.records.verify import Verification, verify_log
@@ -327,21 +325,3 @@ def test_a_database_that_comes_back_is_written_to_again(desk: Desk, request: pyt
     desk.send_again()
     assert {"503"} == set(desk.history.refused)
     desk.assert_nothing_lost_nothing_doubled()
-
-
-def test_a_log_that_lost_decisions_is_written_to_no_more(
-    tiny: TinyLoans, bundles: tuple[Path, Path], tmp_path: Path
-) -> None:
-    """A database put back from an older copy under a running service is noticed at the next connection."""
-    with running(tiny, bundles[0], tmp_path) as desk:
-        desk.start()
-        for client in desk.load(seconds=0.5):
-            client.join(timeout=30)
-        engine = sa.create_engine(desk.url)
-        with engine.begin() as connection:
-            connection.execute(sa.delete(records).where(records.c.sequence > 2))
-            connection.exec_driver_sql("DROP TABLE customer_keys")  # breaks the next commit, and so the connection
-        for client in desk.load(seconds=0.5):
-            client.join(timeout=30)
-
-        assert 503 == desk.status()
