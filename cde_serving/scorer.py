@@ -72,7 +72,6 @@ class Scorer:
             customer_id=answer.customer_id,
             request=application.model_dump_json(exclude_unset=True).encode(),
             features=decision.features,
-            contributions=decision.contributions,
             score=answer.score,
             answer=_encode(answer),
         )

@@ -20,15 +20,30 @@ class Payload(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     What is personal in a decision, and therefore kept encrypted.
 
     `request` is the application as its model writes it (its order of fields, unset ones left out), `answer` the exact
-    bytes that were answered. `features` and `contributions` (margin space) keep every bit of their doubles.
+    bytes that were answered. Every bit of the `features`' doubles is kept.
     """
 
     customer_id: str
     request: bytes
     features: Mapping[str, float | str | None]
-    contributions: Mapping[str, float]
     score: float | None
     answer: bytes
+
+    @property
+    def contributions(self) -> dict[str, float]:
+        """The contributions (margin space) that the answer gave, every bit of their doubles."""
+        return dict(_explained(self.answer).explanation.contributions)
+
+
+class _Explanation(msgspec.Struct):
+    contributions: dict[str, float]
+
+
+class _Explained(msgspec.Struct):
+    explanation: _Explanation
+
+
+_explained = msgspec.json.Decoder(_Explained).decode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

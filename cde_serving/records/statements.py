@@ -1,5 +1,6 @@
-"""The writer's statements, rendered once: preparing them anew costs SQLAlchemy more than the rows cost the database."""
+"""The writer's statements, rendered once and given to the driver: SQLAlchemy's way there costs more than the rows."""
 
+import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from typing import Any, cast
@@ -86,9 +87,12 @@ def _by_count(render: Callable[[list[sa.BindParameter]], str]) -> Callable[[int]
 
 def _run(connection: Connection, statement: str, rows: Rows) -> None:
     if rows:
-        connection.exec_driver_sql(statement, list(rows))
+        with contextlib.closing(connection.connection.cursor()) as cursor:
+            cursor.executemany(statement, rows)
 
 
 def _ask(connection: Connection, statement: Callable[[int], str], values: Collection[str]) -> Sequence[Any]:
     parameters = {f"p{position}": value for position, value in enumerate(values)}
-    return connection.exec_driver_sql(statement(len(parameters)), parameters).all()
+    with contextlib.closing(connection.connection.cursor()) as cursor:
+        cursor.execute(statement(len(parameters)), parameters)
+        return list(cursor.fetchall())

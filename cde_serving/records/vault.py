@@ -37,10 +37,10 @@ class MasterKey:
     def __post_init__(self) -> None:
         if len(self.secret) != KEY_BYTES:
             raise VaultError(f"a master key has {KEY_BYTES} bytes, not {len(self.secret)}")
-        object.__setattr__(self, "_tokens", self._derive(b"tokens"))
+        object.__setattr__(self, "_tokens", hmac.new(self._derive(b"tokens"), digestmod="sha256"))
         object.__setattr__(self, "_wrap", AESGCM(self._derive(b"wrap")))
 
-    _tokens: bytes = field(init=False, repr=False, compare=False)
+    _tokens: hmac.HMAC = field(init=False, repr=False, compare=False)
     _wrap: AESGCM = field(init=False, repr=False, compare=False)
 
     @classmethod
@@ -67,7 +67,9 @@ class MasterKey:
     def token(self, kind: Literal["customer", "idempotency key", "request"], tenant: str, value: str | bytes) -> str:
         """A name for a value that only this key can make (HMAC-SHA256): 64 hexadecimal digits."""
         content = value.encode() if isinstance(value, str) else value
-        return hmac.digest(self._tokens, f"{kind}\0{tenant}\0".encode() + content, "sha256").hex()
+        keyed = self._tokens.copy()  # at half the price of beginning with the key
+        keyed.update(f"{kind}\0{tenant}\0".encode() + content)
+        return keyed.hexdigest()
 
     def wrap(self, key: bytes, customer: str, number: int) -> bytes:
         """A customer's key, encrypted and bound to its place."""

@@ -210,13 +210,19 @@ class Writer:
             try:
                 with connection.begin():
                     head, results = self._insert(connection, batch)
-            except sa.exc.DBAPIError as error:
-                if conflicts == CONFLICTS or not _is_conflict(error):
+            except Exception as error:
+                if conflicts == CONFLICTS or not self._is_conflict(error):
                     raise
             else:
                 self._head = head
                 break
         return results
+
+    def _is_conflict(self, error: Exception) -> bool:
+        """Whether another process was first with a customer or an idempotency key."""
+        cause = getattr(error, "orig", None) or error  # as the driver raised it
+        integrity = self._engine.dialect.loaded_dbapi.IntegrityError
+        return isinstance(cause, integrity) or getattr(cause, "sqlstate", None) in RETRIED
 
     def _insert(self, connection: Connection, batch: list[_Waiting]) -> tuple[Head, list[Earlier | None]]:
         now = iso(self._clock())
@@ -286,11 +292,6 @@ class Writer:
         for loop, answers in by_loop.items():
             with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
                 loop.call_soon_threadsafe(_resolve, answers)
-
-
-def _is_conflict(error: sa.exc.DBAPIError) -> bool:
-    """Whether another process was first with a customer or an idempotency key."""
-    return isinstance(error, sa.exc.IntegrityError) or getattr(error.orig, "sqlstate", None) in RETRIED
 
 
 def _resolve(answers: Iterable[tuple[asyncio.Future, Earlier | Exception | None]]) -> None:

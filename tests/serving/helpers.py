@@ -44,7 +44,6 @@ RECORD = Record(
         customer_id="customer-1",
         request=b'{"customer_id":"customer-1"}',
         features={"income": None, "balance": math.inf, "ratio": 0.1 + 0.2, "purpose": "car"},
-        contributions={"income": -0.25},
         score=0.91,
         answer=b'{"decision":"APPROVED"}',
     ),
