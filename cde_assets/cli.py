@@ -96,6 +96,7 @@ def why_not(portfolio: PortfolioArgument = None) -> None:
     settings = _choose(portfolio)
     from cde_assets.demo import open_instance
     from cde_checks.gate import refusals
+    from cde_checks.refusal import explained
     from cde_resources.portfolio import PortfolioResource
     from cde_resources.releases import ReleasesResource
 
@@ -107,8 +108,7 @@ def why_not(portfolio: PortfolioArgument = None) -> None:
         typer.echo(f"The latest challenger of {name} passed every check; nothing stands in the way of its promotion.")
         return
     typer.echo(f"The latest challenger of {name} cannot be promoted:")
-    for refusal in found:
-        typer.echo(f"  - {refusal}")
+    typer.echo(explained(found))
     raise typer.Exit(1)
 
 

@@ -10,7 +10,8 @@ from dagster import AssetExecutionContext
 
 import cde_domain
 from cde_assets.metadata import OWNERS, table
-from cde_checks.gate import Refusal, examine
+from cde_checks.gate import examine
+from cde_checks.refusal import Refusal
 from cde_domain.governance.fairness import Verdict
 from cde_domain.release import BundleError, verify_bundle, write_bundle
 from cde_resources.bentos import BentoStore

@@ -16,6 +16,7 @@ import dagster as dg
 from dagster import AssetRecordsFilter
 
 from cde_checks import features, governance, loan_book, model
+from cde_checks.refusal import Refusal
 from cde_resources.portfolio import PortfolioResource
 from cde_resources.releases import ReleasesResource
 from cde_serving.approvals import Approval, ApprovalError, read_approval
@@ -51,18 +52,6 @@ def gating_checks() -> tuple[tuple[str, str, bool], ...]:
 def required_checks() -> tuple[tuple[str, str], ...]:
     """The (asset, check) names of every blocking check before the release."""
     return tuple((asset, check) for asset, check, blocking in gating_checks() if blocking)
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """One reason why a challenger cannot be promoted, and what to do about it."""
-
-    subject: str
-    reason: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.subject}: {self.reason}. {self.remedy}."
 
 
 _RERUN = "Run the whole job train_and_release"

@@ -1,0 +1,30 @@
+"""Why a challenger cannot be promoted, and how that reads."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """One reason why a challenger cannot be promoted, and what to do about it."""
+
+    subject: str
+    reason: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.subject}: {self.reason}. {self.remedy}."
+
+
+def explained(refusals: Iterable[Refusal]) -> str:
+    """All refusals in few lines: what to do, and under it every reason with all that it is true of."""
+    found: defaultdict[str, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for refusal in refusals:
+        found[refusal.remedy][refusal.reason].append(refusal.subject)
+    return "\n".join(
+        "\n".join(
+            [*(f"  - {', '.join(subjects)}: {reason}" for reason, subjects in reasons.items()), f"    To do: {remedy}."]
+        )
+        for remedy, reasons in found.items()
+    )
