@@ -1,6 +1,7 @@
 """From a thousand real loans to a promoted model, and everything that must not be promoted after it."""
 
 import json
+import re
 from pathlib import Path
 
 import dagster as dg
@@ -151,7 +152,7 @@ def test_why_not_names_the_refusal_in_a_screenful(german_home: Path, german: Len
     done = run_cde(german_home, "why-not", "german_credit")
     assert done.returncode == 1
     assert "evaluation, fairness_report, " in done.stdout
-    assert "was made from another challenger_model" in done.stdout
+    assert re.search("was made from another .*challenger_model", done.stdout)
     assert "To do: Run the whole job train_and_release." in done.stdout
     assert len(done.stdout.splitlines()) < 12
 
