@@ -247,7 +247,7 @@ def _oversampled(numbers: Array, words: Array, repaid: Array, seed: int) -> tupl
     if not numbers.shape[1]:
         sampler = SMOTEN(**settings)
     elif words.shape[1]:
-        sampler = SMOTENC(range(numbers.shape[1], numbers.shape[1] + words.shape[1]), **settings)
+        sampler = SMOTENC(list(range(numbers.shape[1], numbers.shape[1] + words.shape[1])), **settings)
     else:
         sampler = SMOTE(**settings)
     rows, outcome = sampler.fit_resample(np.hstack([numbers, words]), repaid)
