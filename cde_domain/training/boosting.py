@@ -126,6 +126,8 @@ def fit(
     parameters = settings.parameters() | {
         "monotone_constraints": "(" + ",".join(str(feature.monotone) for feature in features) + ")"
     }
+    if onto is not None:
+        parameters["seed_per_iteration"] = True  # or the rows drawn depend on what else was fitted in this process
     rows = to_dmatrix(features, matrix, repaid, weights)
     return xgb.train(parameters, rows, num_boost_round=settings.rounds, xgb_model=onto)
 

@@ -93,7 +93,7 @@ def test_a_unit_does_not_decide_which_loans_are_neighbours(book):
 
 
 def test_smote_needs_more_bad_loans_than_a_synthetic_one_has_neighbours(book):
-    matrix, repaid = book
+    matrix, _ = book
     few = np.ones(ROWS)
     few[:5] = 0
 
