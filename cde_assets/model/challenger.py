@@ -117,7 +117,7 @@ def challenger_model(
                 provenance=provenance,
                 known=matrix_of(lending, rows.known),
             )
-        digest, library, learned_from = _store(portfolio, fitted, rows.learned)
+        digest, library, learned_from = store_model(portfolio, fitted, rows.learned)
         trees = fitted.scoring_model.trees
         tracking.log_metrics({"trees": len(trees.root), "leaves": len(trees.leaf_value)})
         logged = log_library_model(fitted.library_model, registered_model_name=registry.experiment)
@@ -172,7 +172,7 @@ def _effect(
     return effect_of(learner.options, learner.learner, lending.features, matrix, repaid, fold, policy)
 
 
-def _store(
+def store_model(
     portfolio: PortfolioResource, fitted: "FittedModel", learned: pd.DataFrame
 ) -> tuple[str, dict[str, str], dict[str, str]]:
     """
