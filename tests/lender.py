@@ -69,7 +69,7 @@ class Lender:
         return ReleasesResource.of(self.settings, self.name).store()
 
     def run(self, *assets: str, training: Mapping[str, Any] | None = None) -> Run:
-        """Run the whole job, with a training config if given, or materialise some assets as the button in the UI does."""
+        """Run the whole job, trained as said, or materialise some assets as the button in the UI does."""
         if not assets:
             return self._execute(self.definitions.resolve_job_def(JOB), training=training)
         return self._execute(self.definitions.resolve_implicit_global_asset_job_def(), assets)
