@@ -119,11 +119,19 @@ def rulebook_passes(compliance_report: dict[str, Any]) -> dg.AssetCheckResult:
     blocking=True,
     additional_ins={
         name: dg.AssetIn()
-        for name in ("evaluation", "fairness_report", "explanation_report", "compliance_report", "loan_book")
+        for name in (
+            "challenger_model",
+            "evaluation",
+            "fairness_report",
+            "explanation_report",
+            "compliance_report",
+            "loan_book",
+        )
     },
 )
 def card_agrees_with_the_evidence(
     model_card: dict[str, Any],
+    challenger_model: dict[str, Any],
     evaluation: dict[str, Any],
     fairness_report: dict[str, Any],
     explanation_report: dict[str, Any],
@@ -153,6 +161,7 @@ def card_agrees_with_the_evidence(
         for rule in compliance_report["rules"]
         if rule["checks"]
     ]
+    expected += [challenger_model["provenance"]["lock"]["sha256"], *_effects(challenger_model["training"]["effect"])]
     expected.append(f"{len(loan_book)} applications")
     absent = [text for text in expected if text not in model_card["markdown"]]
     if absent:
@@ -162,6 +171,15 @@ def card_agrees_with_the_evidence(
         description="; ".join(problems) or None,
         metadata={"numbers": len(expected), "absent": len(absent)},
     )
+
+
+def _effects(effect: dict[str, Any] | None) -> list[str]:
+    """What the card must say of the options of training."""
+    return [
+        f"{number:.4f}"
+        for row in (effect["variants"] if effect else ())
+        for number in (row["calibrated"]["brier"], row["raw"]["mean_minus_observed"], row["against_without"]["brier"])
+    ]
 
 
 @dg.asset_check(asset="evidence_pack", blocking=True)

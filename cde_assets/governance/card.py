@@ -1,6 +1,5 @@
 """The model card: one page that says what the model is for, how good it is, and where to be careful."""
 
-from importlib.resources import files
 from typing import Any
 
 import dagster as dg
@@ -58,8 +57,8 @@ def render_card(
     """The card in Markdown."""
     import jinja2
 
-    template = files("cde_assets.governance").joinpath("model_card.md.jinja").read_text(encoding="utf-8")
     environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("cde_assets", "governance"),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -69,7 +68,7 @@ def render_card(
     environment.filters["span"] = _span
     environment.filters["words"] = lambda verdict: str(verdict).replace("_", " ")
     environment.filters["percent"] = lambda value: "-" if value is None else f"{100 * value:.1f} %"
-    return environment.from_string(template).render(
+    return environment.get_template("model_card.md.jinja").render(
         portfolio=lending,
         policy=Policy.read(lending.policy_file),
         challenger=challenger,

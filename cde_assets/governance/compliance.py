@@ -13,7 +13,15 @@ from cde_domain.clock import utc_now
 from cde_domain.decisions.engine import DecisionEngine
 from cde_domain.decisions.policy import Policy
 from cde_domain.features.table import matrix_of
-from cde_domain.governance import attestations, data_facts, fairness_facts, performance_facts, reason_facts
+from cde_domain.governance import (
+    attestations,
+    data_facts,
+    fairness_facts,
+    performance_facts,
+    reason_facts,
+    stress_facts,
+    training_facts,
+)
 from cde_domain.governance.facts import Fact, counted
 from cde_domain.governance.fairness import SMALL_BOOK
 from cde_domain.governance.rulebook import Rulebook
@@ -54,9 +62,11 @@ def compliance_report(
     facts = [
         *data_facts.application_facts(lending, model.feature_names),
         *data_facts.book_facts(lending, loan_book, feature_table),
-        *data_facts.split_facts(training_set, holdout_set),
+        *data_facts.split_facts(training_set, holdout_set, portfolio.learned_from(challenger_model)),
         *_performance(lending, model, policy, evaluation, (training_set, holdout_set, out_of_fold_scores)),
-        *performance_facts.resampling_facts(challenger_model["provenance"]["parameters"]),
+        *training_facts.resampling_facts(challenger_model["training"]),
+        *training_facts.benchmark_facts(evaluation["benchmarks"]),
+        *stress_facts.edge_case_facts(lending.features, model, policy, holdout),
         *performance_facts.served_form_facts(lending.features, model, policy, training, holdout),
         *fairness_facts.fairness_facts(fairness_report, _basis(evaluation)["auc"]),
         *fairness_facts.blindness_facts(lending, model, policy, loan_book),

@@ -84,6 +84,8 @@ METRICS: Mapping[str, str] = MappingProxyType(
         "resampled_rows_outside_training_fold": "Resampled rows outside the training folds",
         "recalibrated_on_unresampled_data": "Whether a resampled model was calibrated on data as it is",
         "brier_minus_brier_of_unresampled_twin": "Brier score minus that of the same model without resampling",
+        "mean_score_shift_before_calibration": "Mean raw score of a resampled model, distance from the repayment rate",
+        "mean_score_shift_after_calibration": "Mean score of a resampled model, distance from the repayment rate",
         "n_monotone_violations": "Applicants for whom a feature moves the margin against its direction",
         "n_monotone_points_per_feature": "Points tested of every directed feature",
         "auc_train_minus_holdout": "AUC on the training set minus that on the hold-out",

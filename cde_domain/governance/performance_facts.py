@@ -20,7 +20,6 @@ Array = NDArray[np.float64]
 ARTEFACT = "evaluation.json"
 BAND = 0.05
 NOISE = 0.01
-RESAMPLING = ("resampling", "class_weight", "scale_pos_weight")
 
 
 def ranking_facts(measured: dict[str, Any], champion: dict[str, Any] | None) -> list[Fact]:
@@ -92,19 +91,3 @@ def served_form_facts(
     )
     flips = Fact("decision_flip_rate_1pct_noise", "challenger_model.json", flipped / rows, wilson(flipped, rows))
     return [*facts, flips]
-
-
-def resampling_facts(parameters: dict[str, Any]) -> list[Fact]:
-    """Nothing to prove where no row was resampled and no class weighted; otherwise the facts are owed."""
-    used = [name for name in RESAMPLING if parameters.get(name) not in (None, "none", 1, 1.0)]
-    if used:
-        return []
-    return not_applicable(
-        "challenger_model.json",
-        "trained on rows as they are, without resampling or class weights",
-        [
-            "resampled_rows_outside_training_fold",
-            "recalibrated_on_unresampled_data",
-            "brier_minus_brier_of_unresampled_twin",
-        ],
-    )

@@ -13,6 +13,7 @@ from cde_domain.model.compiled import compile_trees
 from cde_domain.model.metrics import PsiReference
 from cde_domain.model.scoring_model import ScoringModel, SigmoidCalibrator
 from cde_domain.training.learner import FittedTrees, TreeLearner
+from cde_domain.training.options import WinsorisedTrees
 
 Array = NDArray[np.float64]
 
@@ -72,10 +73,11 @@ def _calibrator_or_prior(margins: Array, repaid: Array) -> SigmoidCalibrator:
 
 @dataclass(frozen=True)
 class FittedModel:
-    """A scoring model with the library model it was compiled from."""
+    """A scoring model, the library model it was compiled from, and how many rows its calibrator was fitted on."""
 
     scoring_model: ScoringModel
     library_model: FittedTrees
+    calibrated_on: int
 
 
 def fit_scoring_model(
@@ -87,9 +89,13 @@ def fit_scoring_model(
     *,
     approve_at: float,
     provenance: dict[str, Any],
+    known: Array | None = None,
 ) -> FittedModel:
     """
     Fit, calibrate and compile a model on a training set of shape (rows, features) with 0/1 labels.
+
+    `known` are rows that a continued champion learned from: ranges, reasons' baseline and stability references are
+    theirs too, the calibrator is not.
 
     Raises:
         CannotCompileError: the trees do not fit the compiled form.
@@ -99,19 +105,22 @@ def fit_scoring_model(
     library_model = settings.fit(features, matrix, repaid)
     trees = compile_trees(library_model.ensemble())
     calibrator = _calibrator_or_prior(margins, repaid)
-    training_margins, contributions = trees.explain(matrix)
+    learned = matrix if known is None else np.vstack([known, matrix])
+    training_margins, contributions = trees.explain(learned)
     baseline = reason_baseline(calibrator.scores(training_margins), contributions, approve_at)
+    if isinstance(library_model, WinsorisedTrees):
+        provenance = provenance | {"winsorised_at": library_model.bounds_as_json()}
     model = ScoringModel(
         trees=trees,
         calibrator=calibrator,
         feature_names=tuple(feature.name for feature in features),
-        ranges=tuple(_range(matrix[:, position]) for position in range(len(features))),
-        unknown_seen=tuple(bool(np.isnan(values).any()) for values in matrix.T),
+        ranges=tuple(_range(learned[:, position]) for position in range(len(features))),
+        unknown_seen=tuple(bool(np.isnan(values).any()) for values in learned.T),
         reason_baseline=tuple(baseline.tolist()),
-        feature_references=tuple(asdict(PsiReference.of(values)) for values in matrix.T),
+        feature_references=tuple(asdict(PsiReference.of(values)) for values in learned.T),
         provenance=provenance,
     )
-    return FittedModel(model, library_model)
+    return FittedModel(model, library_model, len(margins))
 
 
 def reason_baseline(scores: Array, contributions: Array, approve_at: float) -> Array:
