@@ -85,18 +85,28 @@ class BoostedTrees:
         return cls(features, xgb.Booster(model_file=path))
 
 
-def to_dmatrix(features: tuple[Feature, ...], matrix: Array, repaid: Array | None = None) -> xgb.DMatrix:
+def to_dmatrix(
+    features: tuple[Feature, ...], matrix: Array, repaid: Array | None = None, weights: Array | None = None
+) -> xgb.DMatrix:
     """A DMatrix with the features' names and kinds."""
     return xgb.DMatrix(
         matrix,
         label=repaid,
+        weight=weights,
         feature_names=[feature.name for feature in features],
         feature_types=["c" if feature.categories else "q" for feature in features],
         enable_categorical=True,
+        nthread=1,  # threads that wait for each other take longer than the copy
     )
 
 
-def fit(features: tuple[Feature, ...], matrix: Array, repaid: Array, settings: BoostingSettings) -> xgb.Booster:
+def fit(
+    features: tuple[Feature, ...],
+    matrix: Array,
+    repaid: Array,
+    settings: BoostingSettings,
+    weights: Array | None = None,
+) -> xgb.Booster:
     """
     Fit P(repaid) on a (rows, features) matrix and 0/1 labels, monotone in the declared directions.
 
@@ -111,7 +121,7 @@ def fit(features: tuple[Feature, ...], matrix: Array, repaid: Array, settings: B
     parameters = settings.parameters() | {
         "monotone_constraints": "(" + ",".join(str(feature.monotone) for feature in features) + ")"
     }
-    return xgb.train(parameters, to_dmatrix(features, matrix, repaid), num_boost_round=settings.rounds)
+    return xgb.train(parameters, to_dmatrix(features, matrix, repaid, weights), num_boost_round=settings.rounds)
 
 
 def to_ensemble(booster: xgb.Booster) -> TreeEnsemble:
