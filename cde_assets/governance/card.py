@@ -1,6 +1,6 @@
 """The model card: one page that says what the model is for, how good it is, and where to be careful."""
 
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -22,6 +22,7 @@ def model_card(
     challenger_model: dict[str, Any],
     evaluation: dict[str, Any],
     fairness_report: dict[str, Any],
+    alternatives_search: dict[str, Any],
     explanation_report: dict[str, Any],
     compliance_report: dict[str, Any],
     loan_book: pd.DataFrame,
@@ -35,6 +36,7 @@ def model_card(
         candidate_models,
         evaluation,
         fairness_report,
+        alternatives_search,
         explanation_report,
         compliance_report,
         book,
@@ -51,6 +53,7 @@ def render_card(
     candidates: dict[str, Any],
     evaluation: dict[str, Any],
     fairness: dict[str, Any],
+    alternatives: dict[str, Any],
     explanations: dict[str, Any],
     compliance: dict[str, Any],
     book: dict[str, Any],
@@ -58,8 +61,8 @@ def render_card(
     """The card in Markdown."""
     import jinja2
 
-    template = files("cde_assets.governance").joinpath("model_card.md.jinja").read_text(encoding="utf-8")
     environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -69,7 +72,7 @@ def render_card(
     environment.filters["span"] = _span
     environment.filters["words"] = lambda verdict: str(verdict).replace("_", " ")
     environment.filters["percent"] = lambda value: "-" if value is None else f"{100 * value:.1f} %"
-    return environment.from_string(template).render(
+    return environment.get_template("model_card.md.jinja").render(
         portfolio=lending,
         policy=Policy.read(lending.policy_file),
         challenger=challenger,
@@ -80,6 +83,7 @@ def render_card(
         cross_validation=evaluation["cross_validation"],
         decisions=evaluation["decisions"],
         fairness=fairness,
+        alternatives=alternatives,
         explanations=explanations,
         compliance=compliance,
         book=book,

@@ -17,9 +17,10 @@ MADE_FROM = {
     "challenger_model": ("feature_table",),
     "evaluation": ("challenger_model", "holdout_set", "loan_book"),
     "fairness_report": ("challenger_model", "loan_book"),
+    "alternatives_search": ("challenger_model", "feature_table", "loan_book"),
     "explanation_report": ("challenger_model", "holdout_set"),
     "latency_report": ("challenger_model", "holdout_set"),
-    "compliance_report": ("evaluation", "fairness_report", "explanation_report"),
+    "compliance_report": ("evaluation", "fairness_report", "alternatives_search", "explanation_report"),
     "model_card": ("evaluation", "fairness_report", "explanation_report", "compliance_report"),
     "evidence_pack": ("model_card", "latency_report"),
 }
