@@ -36,7 +36,7 @@ Array = NDArray[np.float64]
 Tell = Callable[[str], object]
 
 CHALLENGER = "challenger"
-MOST_ROWS = 8_000
+MOST_ROWS = 6_000
 SETTINGS = 8
 MOST_REDUCTIONS = 8
 STRENGTHS = (0.15, 0.3, 0.6)
