@@ -295,7 +295,10 @@ def _finding(
         said = f"of the candidates within the tolerance {best_able.name} does most, "
         said += f"{best_able.gains[position].gain:+.3f}"
         if best_able.gains[position].gain >= tolerances.gain:
-            return Finding.INSUFFICIENT_DATA, f"{said}, which may be chance (p {best_able.gains[position].p_holm:.2f})"
+            return (
+                Finding.INSUFFICIENT_DATA,
+                f"{said}, which may be chance (p {best_able.gains[position].p_holm:.2f} after Holm)",
+            )
     if not group.large:
         return Finding.INSUFFICIENT_DATA, f"{said}, but there are too few people to refute that more is possible"
     return Finding.REFUTED, said

@@ -282,11 +282,12 @@ def test_a_clear_gain_within_the_tolerance_is_found_and_one_beyond_it_is_not():
 
 def test_a_gain_for_one_group_that_another_pays_for_is_no_alternative():
     attributes, customers = _groups(1000, 1000, 1000)
-    challenger = _approve(3000, (0, 500), (1000, 600), (2000, 600))
-    at_anothers_cost = _approve(3000, (0, 600), (1000, 500), (2000, 600))
+    challenger = _approve(3000, (0, 500), (1000, 600), (2000, 580))
+    at_anothers_cost = _approve(3000, (0, 580), (1000, 600), (2000, 500))
 
     judged, found = _judge(attributes, customers, challenger, at_anothers_cost)
 
+    assert {gain.group: gain.gain > 0 for gain in judged[0].gains} == {"a": True, "c": False}
     assert judged[0].helps == ()
     assert overall(found) is Finding.REFUTED
 
