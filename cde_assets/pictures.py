@@ -142,3 +142,37 @@ def impact_ratios(groups: Sequence[dict[str, Any]], min_ratio: float) -> Figure:
         xlabel="approval rate relative to the reference group (grey: too few to judge)", title="Adverse impact ratio"
     )
     return figure
+
+
+def alternatives(report: Mapping[str, Any]) -> Figure:
+    """AUC against the lowest impact ratio of every candidate at equal approval, the tolerance shaded."""
+    figure, axes = _figure(6.4, 4.4)
+    challenger, candidates = report["challenger"], report["candidates"]
+    shown = [row for row in candidates if row["impact_ratio"] is not None]
+    lowest = challenger["auc_mean"] - report["auc_tolerance"]
+    highest = max(row["auc_mean"] for row in (challenger, *candidates))
+    axes.axvspan(lowest, max(highest, lowest) + 0.002, color=SHADE, alpha=0.5, label="within the tolerance")
+    for family, marker in (("settings", "o"), ("features", "s"), ("reduction", "^")):
+        of_family = [row for row in shown if row["family"] == family]
+        axes.scatter(
+            [row["auc_mean"] for row in of_family],
+            [row["impact_ratio"] for row in of_family],
+            marker=marker,
+            s=30,
+            color=[GOOD if row["helps"] else NEUTRAL for row in of_family],
+            label=family if of_family else None,
+        )
+    if challenger["impact_ratio"] is not None:
+        front = sorted((row["auc_mean"], row["impact_ratio"]) for row in (*shown, challenger) if row["pareto"])
+        axes.plot(*zip(*front, strict=True), color=GOOD, linewidth=1, label="Pareto front")
+        axes.scatter(
+            challenger["auc_mean"], challenger["impact_ratio"], marker="*", s=160, color=BAD, label="challenger"
+        )
+    axes.axhline(1.0, color=SHADE)
+    axes.set(
+        xlabel="AUC, mean of the folds",
+        ylabel="lowest impact ratio, equally many approved",
+        title="Less discriminatory alternatives (blue: found)",
+    )
+    axes.legend(frameon=False, fontsize=8)
+    return figure

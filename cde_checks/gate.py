@@ -29,6 +29,7 @@ REPORTS = (
     "challenger_model",
     "evaluation",
     "fairness_report",
+    "alternatives_search",
     "explanation_report",
     "latency_report",
     "compliance_report",

@@ -5,6 +5,7 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
+from cde_domain.governance.alternatives import Finding
 from cde_domain.governance.fairness import Verdict
 from cde_domain.governance.verdicts import OPEN, Status
 from cde_resources.releases import ReleasesResource
@@ -52,6 +53,29 @@ def four_fifths_holds(fairness_report: dict[str, Any]) -> dg.AssetCheckResult:
             "insufficient_data": ", ".join(undecided) or "none",
             **({"smallest_gated_ratio": min(ratios)} if ratios else {}),
         },
+    )
+
+
+@dg.asset_check(asset="alternatives_search")
+def alternative_is_considered(alternatives_search: dict[str, Any]) -> dg.AssetCheckResult:
+    """
+    Enough other models were tried, and one that treats groups more alike is adopted or declined by a named person.
+
+    Advice, as its rule (FAIR-08) is; a search that the data leave open does not fail, and it does not pass for one.
+    """
+    finding, tried, least = (alternatives_search[name] for name in ("finding", "n_candidates", "min_candidates"))
+    unanswered = alternatives_search["unanswered"]
+    considered = finding == Finding.NOT_APPLICABLE or (tried >= least and not unanswered)
+    said = f"{finding.replace('_', ' ')}: {alternatives_search['reason']}"
+    if finding != Finding.NOT_APPLICABLE and tried < least:
+        said = f"only {tried} of {least} candidates were tried: {alternatives_search['reason']}"
+    elif unanswered:
+        said = f"adopt one, or decline each in declined_alternatives: {'; '.join(unanswered[:3])}"
+    return dg.AssetCheckResult(
+        passed=considered,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=said,
+        metadata={"finding": finding, "candidates": tried, "unanswered": len(unanswered)},
     )
 
 
@@ -123,6 +147,7 @@ def rulebook_passes(compliance_report: dict[str, Any]) -> dg.AssetCheckResult:
             "challenger_model",
             "evaluation",
             "fairness_report",
+            "alternatives_search",
             "explanation_report",
             "compliance_report",
             "loan_book",
@@ -134,6 +159,7 @@ def card_agrees_with_the_evidence(
     challenger_model: dict[str, Any],
     evaluation: dict[str, Any],
     fairness_report: dict[str, Any],
+    alternatives_search: dict[str, Any],
     explanation_report: dict[str, Any],
     compliance_report: dict[str, Any],
     loan_book: pd.DataFrame,
@@ -142,6 +168,7 @@ def card_agrees_with_the_evidence(
     reports = {
         "evaluation": evaluation,
         "fairness_report": fairness_report,
+        "alternatives_search": alternatives_search,
         "explanation_report": explanation_report,
         "compliance_report": compliance_report,
     }
@@ -155,6 +182,9 @@ def card_agrees_with_the_evidence(
         expected += [
             f"{group['impact_ratio']:.4f}" for group in attribute["groups"] if group["impact_ratio"] is not None
         ]
+    expected += [
+        f"| {row['name']} | {row['auc_mean']:.4f}" for row in alternatives_search["candidates"] if row["on_card"]
+    ]
     expected += [f"{row['mean_absolute_contribution']:.4f}" for row in explanation_report["importance"]]
     expected += [
         f"| {rule['id']} | {rule['title']} | {rule['status'].replace('_', ' ')}"

@@ -1,5 +1,6 @@
 """A portfolio: everything a loan product is, in one folder with one Python module."""
 
+import datetime
 import importlib
 import importlib.util
 import sys
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd  # the service decides without it
 
 SHIPPED = "cde_domain.portfolios"
+MIN_ALTERNATIVES = 20
 
 
 class PortfolioError(ValueError):
@@ -114,7 +116,9 @@ class Thresholds:
     """
     The numbers a challenger must reach.
 
-    `max_decision_ms` is what one explained decision may take in process, at the median and without the network.
+    `max_decision_ms` is what one explained decision may take in process, at the median and without the network. A less
+    discriminatory model may lose `alternative_auc_tolerance` in AUC and must raise a group's impact ratio by
+    `alternative_min_gain`.
     """
 
     min_auc: float = 0.70
@@ -127,6 +131,38 @@ class Thresholds:
     min_loans: int = 500
     min_bad_loans: int = 50
     max_decision_ms: float = 2.0
+    alternative_auc_tolerance: float = 0.005
+    alternative_min_gain: float = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeclinedAlternative:
+    """
+    Why a named person does not adopt less discriminatory models that the search found, from `date` until `expires`.
+
+    `candidates` are their names in the report. The answer travels with the portfolio's code, which is signed.
+    """
+
+    candidates: tuple[str, ...]
+    name: str
+    role: str
+    date: datetime.date
+    expires: datetime.date
+    reason: str
+
+    def __post_init__(self) -> None:
+        if not self.candidates or isinstance(self.candidates, str):
+            raise PortfolioError("a declined alternative needs `candidates`, a tuple of names from the report")
+        if len(self.name) < 3 or len(self.role) < 2 or len(self.reason) < 10:
+            raise PortfolioError(
+                f"declining {self.candidates[0]!r} needs the name, the role and the reason of a person"
+            )
+        if self.expires <= self.date:
+            raise PortfolioError(f"declining {self.candidates[0]!r} expires before it begins")
+
+    def holds_on(self, day: datetime.date) -> bool:
+        """Whether the answer holds on a day."""
+        return self.date <= day < self.expires
 
 
 @dataclass(frozen=True)
@@ -147,7 +183,8 @@ class Portfolio:
     application date, with dotted column names for nested fields. `application_id`, `customer_id` and `applied_at` are
     numbered, copied or left empty where the join gives none; `outcome_known_at` is required for a dated portfolio.
     `boosting` overrides XGBoost's hyperparameters; `tuning_budget` is how many settings of each kind of trees (at most
-    three) are compared on the folds.
+    three) are compared on the folds. `alternatives` is how many candidates the search for less discriminatory models
+    tries, 20 or more.
     """
 
     name: str
@@ -169,6 +206,8 @@ class Portfolio:
     jurisdiction: Literal["IN", "US", "EU"] = "IN"
     boosting: Mapping[str, Any] = field(default_factory=dict)
     tuning_budget: int = 3
+    alternatives: int = 24
+    declined_alternatives: tuple[DeclinedAlternative, ...] = ()
     intended_use: str = ""
     limits: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
@@ -186,6 +225,13 @@ class Portfolio:
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 raise PortfolioError(f"portfolio {self.name} has the {kind} {twice[0]} twice")
+        if self.alternatives < MIN_ALTERNATIVES:
+            raise PortfolioError(
+                f"portfolio {self.name} has alternatives={self.alternatives}: at least {MIN_ALTERNATIVES} are searched"
+            )
+        for tolerance in ("alternative_auc_tolerance", "alternative_min_gain"):
+            if not 0 < getattr(self.thresholds, tolerance) < 1:
+                raise PortfolioError(f"portfolio {self.name}: {tolerance} must lie between 0 and 1")
         columns_of(self.application)  # a field of a kind that cannot be served is refused here, by name
 
 

@@ -14,6 +14,7 @@ from cde_domain.decisions.engine import DecisionEngine
 from cde_domain.decisions.policy import Policy
 from cde_domain.features.table import matrix_of
 from cde_domain.governance import (
+    alternatives_facts,
     attestations,
     data_facts,
     fairness_facts,
@@ -43,6 +44,7 @@ def compliance_report(
     challenger_model: dict[str, Any],
     evaluation: dict[str, Any],
     fairness_report: dict[str, Any],
+    alternatives_search: dict[str, Any],
     explanation_report: dict[str, Any],
     loan_book: pd.DataFrame,
     feature_table: pd.DataFrame,
@@ -70,6 +72,7 @@ def compliance_report(
         *performance_facts.served_form_facts(lending.features, model, policy, training, holdout),
         *fairness_facts.fairness_facts(fairness_report, _basis(evaluation)["auc"]),
         *fairness_facts.blindness_facts(lending, model, policy, loan_book),
+        *alternatives_facts.alternatives_facts(alternatives_search),
         *reason_facts.explanation_facts(explanation_report, model.calibrator.slope),
         *reason_facts.reason_facts(DecisionEngine(lending, model, policy), holdout),
         *ledger_facts(releases.store().ledger.entries()),

@@ -110,7 +110,7 @@ METRICS: Mapping[str, str] = MappingProxyType(
         "decisions_changed_by_swapping_protected": "Decisions that change when protected attributes are exchanged",
         "randomised_predictor": "Whether the same application can get two scores",
         "n_candidates": "Candidates in the search for less discriminatory models",
-        "dominating_candidates_not_adopted_unsigned": "Better and fairer candidates left without a signed reason",
+        "alternatives_unanswered": "Less discriminatory models found, neither adopted nor declined by a named person",
         "additivity_error": "Largest distance of base plus contributions from the margin",
         "sign_convention": "What a positive contribution means",
         "share_adverse_with_1_to_4_reasons": "Share of rejections with one to four reasons",

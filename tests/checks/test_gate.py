@@ -17,10 +17,11 @@ MADE_FROM = {
     "challenger_model": ("feature_table",),
     "evaluation": ("challenger_model", "holdout_set", "loan_book"),
     "fairness_report": ("challenger_model", "loan_book"),
+    "alternatives_search": ("challenger_model", "feature_table", "loan_book"),
     "explanation_report": ("challenger_model", "holdout_set"),
     "latency_report": ("challenger_model", "holdout_set"),
-    "compliance_report": ("evaluation", "fairness_report", "explanation_report"),
-    "model_card": ("evaluation", "fairness_report", "explanation_report", "compliance_report"),
+    "compliance_report": ("evaluation", "fairness_report", "alternatives_search", "explanation_report"),
+    "model_card": ("evaluation", "fairness_report", "alternatives_search", "explanation_report", "compliance_report"),
     "evidence_pack": ("model_card", "latency_report"),
 }
 RERUN = "Run the whole job train_and_release"

@@ -27,7 +27,7 @@ from cde_domain.portfolio import OutcomeLabel, ProtectedAttribute
 from cde_domain.portfolios.german_credit import PORTFOLIO
 
 POLICY = Path(__file__).parent / "policy.yaml"
-GERMAN = dataclasses.replace(PORTFOLIO, tuning_budget=1)
+GERMAN = dataclasses.replace(PORTFOLIO, tuning_budget=1, alternatives=20)
 
 
 def sex(book):
