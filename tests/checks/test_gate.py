@@ -20,8 +20,8 @@ MADE_FROM = {
     "explanation_report": ("challenger_model", "holdout_set"),
     "latency_report": ("challenger_model", "holdout_set"),
     "compliance_report": ("evaluation", "fairness_report", "explanation_report"),
-    "model_card": ("evaluation", "fairness_report", "explanation_report", "compliance_report"),
-    "evidence_pack": ("model_card", "latency_report"),
+    "model_card": ("evaluation", "fairness_report", "explanation_report", "latency_report", "compliance_report"),
+    "evidence_pack": ("model_card",),
 }
 RERUN = "Run the whole job train_and_release"
 
