@@ -159,11 +159,18 @@ def keeping(function: Callable[..., str]) -> Callable[..., Any]:
 
 
 def _number(value: float | None, digits: int = 3) -> str:
-    return MISSING if value is None else f"{value:.{digits}f}".replace("-", "\u2212")
+    return _fixed(value, f".{digits}f")
 
 
 def _signed(value: float | None, digits: int = 3) -> str:
-    return MISSING if value is None else f"{value:+.{digits}f}".replace("-", "\u2212")
+    return _fixed(value, f"+.{digits}f")
+
+
+def _fixed(value: float | None, form: str) -> str:
+    if value is None:
+        return MISSING
+    text = format(float(value), form)
+    return text.lstrip("+-") if float(text) == 0 else text.replace("-", "\u2212")
 
 
 def _span(interval: Iterable[float] | None, digits: int = 3) -> str:
@@ -171,7 +178,7 @@ def _span(interval: Iterable[float] | None, digits: int = 3) -> str:
 
 
 def _percent(share: float | None) -> str:
-    return MISSING if share is None else f"{100 * share:.1f} %".replace("-", "\u2212")
+    return MISSING if share is None else f"{_fixed(100 * share, '.1f')} %"
 
 
 def _p_value(probability: float | None) -> str:

@@ -152,7 +152,7 @@ def test_no_text_of_a_portfolio_or_a_book_becomes_markup(reports: dict[str, Any]
         lending, Policy.read(lending.policy_file), book_facts(book), {name: reports[name] for name in REPORTS}
     )
     texts = ("title", "description", "intended_use")
-    made["portfolio"] |= {name: HOSTILE for name in texts}
+    made["portfolio"] |= dict.fromkeys(texts, HOSTILE)
     for name in ("limits", "out_of_scope", "ethical_considerations", "recommendations", "references"):
         made["portfolio"][name] = [HOSTILE]
     for group in made["fairness_report"]["attributes"][0]["groups"]:
