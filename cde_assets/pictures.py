@@ -61,6 +61,18 @@ def calibration_curve(repaid: Array, scores: Array) -> Figure:
     return figure
 
 
+def calibration_of(bins: Sequence[Mapping[str, Any]]) -> Figure:
+    """Observed repayment with its 95 % interval by mean score of each bin."""
+    figure, axes = _figure(4.6, 4.0)
+    axes.plot([0, 1], [0, 1], color=SHADE, zorder=0)
+    scores, repaid = [row["mean_score"] for row in bins], [row["repaid"] for row in bins]
+    beyond = [[abs(row["interval"][side] - row["repaid"]) for row in bins] for side in (0, 1)]
+    axes.errorbar(scores, repaid, yerr=beyond, marker="o", markersize=4, color=GOOD, ecolor=NEUTRAL, elinewidth=0.8)
+    low = max(0.0, min(*scores, *(row["interval"][0] for row in bins)) - 0.05)
+    axes.set(xlabel="mean score", ylabel="repaid", title="Calibration", xlim=(low, 1), ylim=(low, 1.02))
+    return figure
+
+
 def score_histogram(scores: Array, repaid: Array, approve_at: float, review_at: float) -> Figure:
     """The scores of good and bad loans with the two cut-offs."""
     figure, axes = _figure()

@@ -3,6 +3,9 @@
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
+
+from cde_domain.governance.card import standing
 
 
 @dataclass(frozen=True)
@@ -28,3 +31,16 @@ def explained(refusals: Iterable[Refusal]) -> str:
         )
         for remedy, reasons in found.items()
     )
+
+
+def unsettled(rules: list[dict[str, Any]]) -> str:
+    """The rules that do not stop a promotion and are no pass either, in a line."""
+    meant = {
+        "failed": "failed without stopping it",
+        "warnings": "warn",
+        "insufficient_data": "have insufficient data",
+        "open": "are open",
+        "not_yet_in_operation": "wait for the running service",
+    }
+    said = [f"{', '.join(ids)} {meant[kind]}" for kind, ids in standing(rules).items() if ids]
+    return f"Of the rules {'; '.join(said)}." if said else "Every rule is settled."

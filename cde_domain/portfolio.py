@@ -6,6 +6,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
@@ -174,6 +175,41 @@ class Creditor:
     contact: str
 
 
+@dataclass(frozen=True)
+class Inventory:
+    """
+    The model's entry in the lender's inventory, as the lender keeps it.
+
+    `owner`, `developer` and `validator` name people or teams; `open_findings` are findings of the validation that must
+    be closed before a promotion.
+    """
+
+    owner: str
+    developer: str
+    validator: str
+    tier: Literal["high", "medium", "low"]
+    tier_reviewed_on: date
+    open_findings: tuple[str, ...] = ()
+
+
+INTENDED_USE = "Decisions on applications of this portfolio, with a person deciding what the policy sends to review."
+OUT_OF_SCOPE = (
+    "Other products or other groups of customers than those of the loan book.",
+    "Setting prices, limits or terms.",
+    "Any use without the review by a person that the policy asks for.",
+)
+ETHICAL_CONSIDERATIONS = (
+    "A refusal can keep a person from housing, work or care, and a loan that cannot be repaid can harm more than that.",
+    "Protected attributes are read to measure fairness and by nothing else; no decision sees them. Other features can "
+    "still stand for them, which is why the card says how much the features give away.",
+    "Every rejected applicant gets the main reasons, and a person looks at what the policy sends to review.",
+)
+RECOMMENDATIONS = (
+    "Compare scores and outcomes by quarter once loans mature, and groups too small for a verdict as they grow.",
+    "Let a person decide near the cut-offs, where an error in the score changes the decision.",
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Portfolio:
     """
@@ -184,7 +220,8 @@ class Portfolio:
     numbered, copied or left empty where the join gives none; `outcome_known_at` is required for a dated portfolio.
     `boosting` overrides XGBoost's hyperparameters; `tuning_budget` is how many settings of each kind of trees (at most
     three) are compared on the folds. `alternatives` is how many candidates the search for less discriminatory models
-    tries, 20 or more.
+    tries, 20 or more. From `intended_use` on, it is what the model card says in the lender's own words;
+    without an `inventory` entry the rule that asks for one stays open.
     """
 
     name: str
@@ -208,9 +245,13 @@ class Portfolio:
     tuning_budget: int = 3
     alternatives: int = 24
     declined_alternatives: tuple[DeclinedAlternative, ...] = ()
-    intended_use: str = ""
-    limits: tuple[str, ...] = ()
+    intended_use: str = INTENDED_USE
+    out_of_scope: tuple[str, ...] = OUT_OF_SCOPE
+    ethical_considerations: tuple[str, ...] = ETHICAL_CONSIDERATIONS
+    limits: tuple[str, ...] = ("Nothing is known of applicants to whom no loan was granted.",)
+    recommendations: tuple[str, ...] = RECOMMENDATIONS
     references: tuple[str, ...] = ()
+    inventory: Inventory | None = None
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():

@@ -163,8 +163,6 @@ METRICS: Mapping[str, str] = MappingProxyType(
         "days_since_tier_review": "Days since the tier was reviewed",
         "open_blocking_validation_findings": "Open findings that block",
         "empty_required_card_sections": "Required sections of the card that are empty",
-        "card_numbers_not_matching_artefacts": "Numbers on the card that are in no artefact",
-        "files_with_bad_sha256": "Files of the evidence that changed",
         "lineage_keys_missing": "Missing links from model to data",
         "score_psi": "Population stability index of the score",
         "live_fairness_age_days": "Days since fairness was measured on live decisions",

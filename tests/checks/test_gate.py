@@ -21,8 +21,15 @@ MADE_FROM = {
     "explanation_report": ("challenger_model", "holdout_set"),
     "latency_report": ("challenger_model", "holdout_set"),
     "compliance_report": ("evaluation", "fairness_report", "alternatives_search", "explanation_report"),
-    "model_card": ("evaluation", "fairness_report", "alternatives_search", "explanation_report", "compliance_report"),
-    "evidence_pack": ("model_card", "latency_report"),
+    "model_card": (
+        "evaluation",
+        "fairness_report",
+        "alternatives_search",
+        "explanation_report",
+        "latency_report",
+        "compliance_report",
+    ),
+    "evidence_pack": ("model_card",),
 }
 RERUN = "Run the whole job train_and_release"
 
