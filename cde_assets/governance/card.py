@@ -60,6 +60,7 @@ def render_card(
 
     template = files("cde_assets.governance").joinpath("model_card.md.jinja").read_text(encoding="utf-8")
     environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("cde_assets", "governance"),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -16,7 +16,7 @@ MADE_FROM = {
     "challenger_model": ("feature_table",),
     "evaluation": ("challenger_model", "holdout_set", "loan_book"),
     "fairness_report": ("challenger_model", "loan_book"),
-    "explanation_report": ("challenger_model", "holdout_set"),
+    "explanation_report": ("challenger_model", "holdout_set", "loan_book"),
     "latency_report": ("challenger_model", "holdout_set"),
     "compliance_report": ("evaluation", "fairness_report", "explanation_report"),
     "model_card": ("evaluation", "fairness_report", "explanation_report", "compliance_report"),

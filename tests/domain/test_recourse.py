@@ -282,3 +282,11 @@ def test_the_audit_counts_who_has_recourse_and_whether_it_holds(engine: Decision
     assert (facts["declined"], facts["with_recourse"], facts["valid"]) == (len(declined), len(found), len(found))
     assert sum(row["applicants"] for row in facts["by_changes"]) == len(found) > 0
     assert facts["actionable"] == ["loan_amount", "loan_purpose", "credit_history.score"]
+
+
+@pytest.mark.parametrize(("amount", "step", "points"), [(950.0, 100, 9), (40_050.0, 100, 400), (5e6, 10_000, 499)])
+def test_amounts_go_down_in_steps_that_a_person_would_name(amount: float, step: int, points: int):
+    (loan, *_) = options_of(application(loan_amount=amount), columns_of(ActionableApplication))
+
+    assert loan.values[0] == amount
+    assert loan.values[1:].tolist() == [step * number for number in range(points, 0, -1)]
