@@ -14,8 +14,10 @@ from pydantic import BaseModel
 from cde_assets.metadata import OWNERS, picture, table
 from cde_checks.governance import MIN_OVERLAP, MIN_OVERLAP_OF_BASELINES
 from cde_domain.application import columns_of, request_of
+from cde_domain.clock import utc_now
 from cde_domain.decisions.engine import DecisionEngine
 from cde_domain.decisions.policy import Policy
+from cde_domain.decisions.recourse import find_recourse
 from cde_domain.features.table import applied_on, matrix_of
 from cde_domain.governance.explanations import explanation_facts
 from cde_domain.governance.fairness import SMALL_BOOK
@@ -61,7 +63,10 @@ def explanation_report(
         "measured_on": "whole_book" if small else "holdout",
         "reason_baseline": dict(zip(model.feature_names, np.array(model.reason_baseline).tolist(), strict=True)),
         **facts,
-        "recourse": recourse_facts(engine, _applications(lending, loan_book, declined)),
+        "recourse": {
+            **recourse_facts(engine, _applications(lending, loan_book, declined)),
+            "example": _example(lending, engine),
+        },
         "lime": _lime(engine, training, notices),
     }
     _show(context, engine, holdout, report)
@@ -76,6 +81,13 @@ def _applications(
     rows = book.set_index("application_id").loc[application_ids]
     for row in rows.to_dict("records"):
         yield lending.application.model_validate_json(json.dumps(request_of(row, specs))), applied_on(row)
+
+
+def _example(lending: Portfolio, engine: DecisionEngine) -> list[str]:
+    """What the portfolio's made-up applicant would be told; nothing if they are approved."""
+    application = lending.application.model_validate_json(json.dumps(dict(lending.example), default=str))
+    found = find_recourse(engine, application, utc_now().date())
+    return [change.sentence for change in found.changes] if found else []
 
 
 def _lime(engine: DecisionEngine, training: NDArray[np.float64], notices: Notices) -> dict[str, Any]:
@@ -96,6 +108,15 @@ def _show(
     _, contributions = engine.model.trees.explain(holdout)
     summary = pictures.contribution_summary(engine.model.feature_names, contributions, holdout)
     recourse = report["recourse"]
+    shown = {
+        "strongest": report["importance"][0]["feature"],
+        "additivity_error": report["additivity_error"],
+        "rejected": report["rejected"],
+        "notices": report["notices"]["rows"],
+        "declined_with_recourse": f"{recourse['with_recourse']} of {recourse['declined']}",
+        "importance": table(report["importance"]),
+        "summary": picture(summary, "SHAP summary"),
+    }
     if report["notices"]["rows"]:
         figure = pictures.overlap_of_reasons(
             [
@@ -107,15 +128,5 @@ def _show(
                 )
             ]
         )
-        context.add_output_metadata({"stability": picture(figure, "Stability of the reasons")})
-    context.add_output_metadata(
-        {
-            "strongest": report["importance"][0]["feature"],
-            "additivity_error": report["additivity_error"],
-            "rejected": report["rejected"],
-            "notices": report["notices"]["rows"],
-            "declined_with_recourse": f"{recourse['with_recourse']} of {recourse['declined']}",
-            "importance": table(report["importance"]),
-            "summary": picture(summary, "SHAP summary"),
-        }
-    )
+        shown["stability"] = picture(figure, "Stability of the reasons")
+    context.add_output_metadata(shown)

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from cde_domain.decisions.engine import DecisionEngine
 from cde_domain.features.feature import Feature
+from cde_domain.governance.intervals import wilson
 from cde_domain.governance.notices import Notices, Population, mean_interval
 
 Array = NDArray[np.float64]
@@ -64,11 +65,11 @@ def faithfulness_facts(engine: DecisionEngine, population: Population, notices: 
     return {
         "notices": len(notices),
         "repair_rate": float((gain > 0).mean()),
-        "repaired": int((gain > 0).sum()),
+        "repair_rate_interval": list(wilson(int((gain > 0).sum()), len(notices))),
         "mean_gain": float(gain.mean()),
         "mean_gain_of_random": float(by_chance.mean()),
         "beats_random": float(beats.mean()),
-        "beating_random": int(beats.sum()),
+        "beats_random_interval": list(wilson(int(beats.sum()), len(notices))),
         "approved_when_mended": float(
             (engine.model.calibrator.scores(notices.margins + gain) >= engine.policy.approve_at).mean()
         ),

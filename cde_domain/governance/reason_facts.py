@@ -10,7 +10,6 @@ from cde_domain.decisions.engine import DecidedBy, DecisionEngine
 from cde_domain.decisions.policy import Outcome
 from cde_domain.governance.facts import Fact, counted, not_applicable
 from cde_domain.governance.fairness import MIN_REPORTED, MIN_VERDICT
-from cde_domain.governance.intervals import wilson
 from cde_domain.governance.notices import strongest
 
 Array = NDArray[np.float64]
@@ -52,45 +51,31 @@ def explanation_facts(report: Mapping[str, Any], slope: float) -> list[Fact]:
 
 
 def _faithfulness_facts(measured: Mapping[str, Any]) -> list[Fact]:
-    notices, enough = measured["notices"], measured["notices"] >= MIN_VERDICT
+    notices = measured["notices"]
+    named = {
+        "repair_rate": "repair_rate",
+        "share_where_fixing_reasons_beats_random_features": "beats_random",
+        "faithfulness_correlation_mean": "correlation",
+    }
     if notices < MIN_REPORTED:
-        metrics = "repair_rate", "share_where_fixing_reasons_beats_random_features", "faithfulness_correlation_mean"
-        return [Fact(metric, ARTEFACT, sufficient=False) for metric in metrics]
-    repaired, beating = measured["repaired"], measured["beating_random"]
-    return [
-        Fact("repair_rate", ARTEFACT, measured["repair_rate"], wilson(repaired, notices), sufficient=enough),
-        Fact(
-            "share_where_fixing_reasons_beats_random_features",
-            ARTEFACT,
-            measured["beats_random"],
-            wilson(beating, notices),
-            sufficient=enough,
-        ),
-        _mean("faithfulness_correlation_mean", measured["correlation"], measured["correlation_interval"], notices),
-    ]
+        return [Fact(metric, ARTEFACT, sufficient=False) for metric in named]
+    return [_estimate(metric, measured, name, notices) for metric, name in named.items()]
 
 
 def _stability_facts(report: Mapping[str, Any]) -> list[Fact]:
-    notices, stability, baselines = report["notices"]["rows"], report["stability"], report["baselines"]
+    notices, stability = report["notices"]["rows"], report["stability"]
+    named = {
+        "top4_overlap_between_two_baselines": (report["baselines"], "top4_jaccard"),
+        "top4_jaccard_across_10_backgrounds": (stability.get("baselines"), "top4_jaccard"),
+        "rank_corr_under_1pct_noise": (stability.get("noise"), "rank_correlation"),
+    }
     if notices < MIN_REPORTED:
-        metrics = (
-            "top4_overlap_between_two_baselines",
-            "top4_jaccard_across_10_backgrounds",
-            "rank_corr_under_1pct_noise",
-        )
-        return [Fact(metric, ARTEFACT, sufficient=False) for metric in metrics]
-    noise, resampled = stability["noise"], stability["baselines"]
-    return [
-        _mean(metric, measured[name], measured[f"{name}_interval"], notices)
-        for metric, measured, name in (
-            ("top4_overlap_between_two_baselines", baselines, "top4_jaccard"),
-            ("top4_jaccard_across_10_backgrounds", resampled, "top4_jaccard"),
-            ("rank_corr_under_1pct_noise", noise, "rank_correlation"),
-        )
-    ]
+        return [Fact(metric, ARTEFACT, sufficient=False) for metric in named]
+    return [_estimate(metric, measured, name, notices) for metric, (measured, name) in named.items()]
 
 
-def _mean(metric: str, value: float | None, interval: list[float] | None, rows: int) -> Fact:
+def _estimate(metric: str, measured: Mapping[str, Any], name: str, rows: int) -> Fact:
+    value, interval = measured[name], measured[f"{name}_interval"]
     if value is None or interval is None:
         return Fact(metric, ARTEFACT, sufficient=False)
     return Fact(metric, ARTEFACT, value, (interval[0], interval[1]), sufficient=rows >= MIN_VERDICT)

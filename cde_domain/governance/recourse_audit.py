@@ -13,21 +13,19 @@ from cde_domain.decisions.policy import Outcome
 from cde_domain.decisions.recourse import RecourseFinder
 from cde_domain.governance.intervals import wilson
 
-EXAMPLES = 5
-
 
 def recourse_facts(engine: DecisionEngine, declined: Iterable[tuple[BaseModel, date]]) -> dict[str, Any]:
     """
     Search recourse for applications as of their dates, and let the engine decide each changed application again.
 
-    `valid` counts those that are APPROVED; `by_changes` how many fields change. Examples hold sentences alone.
+    `valid` counts those that are APPROVED; `by_changes` how many fields change. Only counts are kept, as a sentence
+    holds an applicant's values.
     """
     finder = RecourseFinder(engine)
     asked = valid = 0
     changes: Counter[int] = Counter()
     fields: Counter[str] = Counter()
     costs: list[float] = []
-    examples: list[list[str]] = []
     for application, applied_at in declined:
         found = finder.find(application, applied_at)
         asked += 1
@@ -37,8 +35,6 @@ def recourse_facts(engine: DecisionEngine, declined: Iterable[tuple[BaseModel, d
         changes[len(found.changes)] += 1
         fields.update(change.field for change in found.changes)
         costs.append(found.cost)
-        if len(examples) < EXAMPLES:
-            examples.append([change.sentence for change in found.changes])
     with_recourse = sum(changes.values())
     actionable = [spec.name for spec in finder.specs if spec.actionable is not None]
     return {
@@ -52,5 +48,4 @@ def recourse_facts(engine: DecisionEngine, declined: Iterable[tuple[BaseModel, d
         "mean_changes": float(np.mean(list(changes.elements()))) if with_recourse else None,
         "mean_cost": float(np.mean(costs)) if costs else None,
         "by_field": [{"field": name, "applicants": count} for name, count in fields.most_common()],
-        "examples": examples,
     }

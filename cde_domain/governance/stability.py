@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from cde_domain.decisions.bulk import decide_all
 from cde_domain.decisions.engine import DecisionEngine
+from cde_domain.governance.intervals import wilson
 from cde_domain.governance.noise import moved_a_little
 from cde_domain.governance.notices import Notices, Population, mean_interval, overlaps, reasons_against
 
@@ -28,6 +29,7 @@ def baseline_facts(engine: DecisionEngine, population: Population, notices: Noti
         "compared": "all applicants",
         "compared_rows": len(population.matrix),
         "same_first_reason": float(same.mean()) if len(notices) else None,
+        "same_first_reason_interval": list(wilson(int(same.sum()), len(same))) if len(notices) else None,
         "same_reasons": float((jaccard == 1).mean()) if len(notices) else None,
         "top4_jaccard": float(jaccard.mean()) if len(notices) else None,
         "top4_jaccard_interval": _interval(jaccard),
