@@ -96,7 +96,7 @@ def test_features_that_say_the_same_are_grouped_whatever_is_unknown(
     tiny_engine: DecisionEngine, population: Population, notices: Notices
 ):
     copied = population.matrix.copy()
-    copied[:, 3] = np.sqrt(copied[:, 0])  # the order of incomes, in other numbers
+    copied[:, 3] = (copied[:, 0] / 50_000) ** 12  # the order of incomes, in other numbers
     copied[::7, 3] = np.nan
     features, same = tiny_engine.portfolio.features, replace(population, matrix=copied)
 
