@@ -138,6 +138,17 @@ def contribution_summary(names: Sequence[str], contributions: Array, matrix: Arr
     return figure
 
 
+def overlap_of_reasons(rows: Sequence[tuple[str, float, float]]) -> Figure:
+    """How far reasons stay the same: (what was varied, mean Jaccard index, the least that is asked), top to bottom."""
+    figure, axes = _figure(6.0, 0.4 * len(rows) + 1.1)
+    for place, (_, overlap, least) in enumerate(reversed(rows)):
+        axes.barh(place, overlap, color=GOOD if overlap >= least else BAD, alpha=0.75, height=0.6)
+        axes.plot([least, least], [place - 0.4, place + 0.4], color=NEUTRAL, linestyle="--")
+    axes.set_yticks(range(len(rows)), [name for name, _, _ in reversed(rows)])
+    axes.set(xlabel="overlap of the reasons (Jaccard; dashes: least asked)", xlim=(0, 1.02), title="Do reasons stay?")
+    return figure
+
+
 def impact_ratios(groups: Sequence[dict[str, Any]], min_ratio: float) -> Figure:
     """Approval of each group relative to its reference group, with 95 % intervals and the four-fifths line."""
     shown = [group for group in groups if group["impact_ratio"] is not None]

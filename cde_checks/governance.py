@@ -30,6 +30,8 @@ MIN_REPAIR_RATE = 0.95
 MOST_TOLD = 5
 OF_A_MODEL = frozenset(REPORTS) - {"candidate_models"}
 TEMPLATES = Path(str(files("cde_assets.governance")))  # the card is made above this layer, from these templates
+MIN_OVERLAP = 0.8
+MIN_OVERLAP_OF_BASELINES = 0.7
 
 
 @dg.asset_check(asset="fairness_report", blocking=True)
@@ -110,8 +112,12 @@ def serving_budget_holds(latency_report: dict[str, Any]) -> dg.AssetCheckResult:
 
 @dg.asset_check(asset="explanation_report", blocking=True)
 def reasons_are_complete_and_faithful(explanation_report: dict[str, Any]) -> dg.AssetCheckResult:
-    """Contributions add up, every rejection has one to four catalogued reasons, and mending them helps."""
-    facts = explanation_report
+    """
+    Contributions add up, every rejection has one to four catalogued reasons, and mending the reasons helps.
+
+    No reason of a rejection speaks for the applicant.
+    """
+    facts, repair_rate = explanation_report, explanation_report["faithfulness"]["repair_rate"]
     problems = []
     if facts["additivity_error"] > ADDITIVITY:
         problems.append(f"contributions miss the margin by {facts['additivity_error']:.1e}")
@@ -121,12 +127,63 @@ def reasons_are_complete_and_faithful(explanation_report: dict[str, Any]) -> dg.
     ):
         if facts[name] != facts["rejected"]:
             problems.append(f"{facts['rejected'] - facts[name]} rejections {what}")
-    if facts["repair_rate"] is not None and facts["repair_rate"] < MIN_REPAIR_RATE:
-        problems.append(f"mending the reasons helps only {facts['repair_rate']:.0%} of the rejected")
-    metadata = {"additivity_error": facts["additivity_error"], "rejected": facts["rejected"]}
-    if facts["repair_rate"] is not None:
-        metadata["repair_rate"] = facts["repair_rate"]
+    if favourable := facts["notices"]["reasons_with_favourable_contribution"]:
+        problems.append(f"{favourable} reasons speak for the applicant")
+    if repair_rate is not None and repair_rate < MIN_REPAIR_RATE:
+        problems.append(f"mending the reasons helps only {repair_rate:.0%} of those not approved")
+    metadata: dict[str, Any] = {"additivity_error": facts["additivity_error"], "rejected": facts["rejected"]}
+    if repair_rate is not None:
+        metadata |= {"repair_rate": repair_rate, "mean_gain": facts["faithfulness"]["mean_gain"]}
     return dg.AssetCheckResult(passed=not problems, description="; ".join(problems) or None, metadata=metadata)
+
+
+@dg.asset_check(asset="explanation_report")
+def reasons_are_stable(explanation_report: dict[str, Any]) -> dg.AssetCheckResult:
+    """
+    Advice: reasons stay when numbers move by 1 %, when others had just passed, and against all applicants.
+
+    LIME's agreement with the exact contributions is shown beside them and decides nothing.
+    """
+    if not explanation_report["notices"]["rows"]:
+        return dg.AssetCheckResult(passed=True, description="not applicable: the model turned nobody away")
+    stability, lime = explanation_report["stability"], explanation_report["lime"]
+    measured = {
+        "under_noise": (stability["noise"]["top4_jaccard"], MIN_OVERLAP),
+        "across_baselines": (stability["baselines"]["top4_jaccard"], MIN_OVERLAP),
+        "against_all_applicants": (explanation_report["baselines"]["top4_jaccard"], MIN_OVERLAP_OF_BASELINES),
+    }
+    problems = [
+        f"reasons overlap {name.replace('_', ' ')} by {overlap:.2f}, {least} is asked"
+        for name, (overlap, least) in measured.items()
+        if overlap < least
+    ]
+    doubled = explanation_report["groups"]["notices_with_two_reasons_of_one_group"]
+    remarks = [f"{doubled} notices have two reasons of one group of features"] if doubled else []
+    return dg.AssetCheckResult(
+        passed=not problems,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="; ".join(problems + remarks) or None,
+        metadata={
+            **{name: overlap for name, (overlap, _) in measured.items()},
+            "decisions_changed_by_noise": stability["noise"]["decisions_changed"],
+            "notices_with_two_reasons_of_one_group": doubled,
+            "lime_rank_correlation": lime["rank_correlation"],
+            "lime_own_overlap_over_seeds": lime["own_top4_jaccard"],
+        },
+    )
+
+
+@dg.asset_check(asset="explanation_report")
+def recourse_is_approved(explanation_report: dict[str, Any]) -> dg.AssetCheckResult:
+    """Advice: every change that a declined applicant would be told leads to an approval by the engine itself."""
+    recourse = explanation_report["recourse"]
+    false = recourse["with_recourse"] - recourse["valid"]
+    return dg.AssetCheckResult(
+        passed=false == 0,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{false} of {recourse['with_recourse']} would not be approved" if false else None,
+        metadata={"declined": recourse["declined"], "with_recourse": recourse["with_recourse"]},
+    )
 
 
 @dg.asset_check(asset="compliance_report", blocking=True)

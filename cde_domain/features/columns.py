@@ -4,7 +4,7 @@ Numbers are themselves, dates are days since 1970-01-01, flags are 0 and 1, cate
 declared list, and NaN is unknown. A list inside an application (accounts, inquiries) is a `Nested`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
@@ -171,6 +171,40 @@ def columns_of_application(application: BaseModel, specs: tuple[ColumnSpec, ...]
             value = None if value is None else getattr(value, name)
         values[spec.name] = _nested(value, spec) if spec.kind == "list" else np.array([_number(value, spec)])
     return Columns(rows=1, values=values)
+
+
+def repeated(columns: Columns, changed: Mapping[str, Array]) -> Columns:
+    """The columns of one application in as many rows as each array of `changed` has, those columns replaced by it."""
+    rows = len(next(iter(changed.values())))
+    return Columns(rows, _Repeated(columns, rows, changed))
+
+
+@dataclass(frozen=True)
+class _Repeated(Mapping[str, Array | Nested]):
+    """Columns that are repeated when a feature asks for them: few features see the long lists."""
+
+    columns: Columns
+    rows: int
+    changed: Mapping[str, Array]
+
+    def __getitem__(self, name: str) -> Array | Nested:
+        if name in self.changed:
+            return self.changed[name]
+        value = self.columns.values[name]
+        if not isinstance(value, Nested):
+            return np.repeat(value, self.rows)
+        return Nested(
+            fields={item: np.tile(values, self.rows) for item, values in value.fields.items()},
+            categories=value.categories,
+            offsets=np.arange(self.rows + 1) * value.offsets[-1],
+            known=np.repeat(value.known, self.rows),
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns.values)
+
+    def __len__(self) -> int:
+        return len(self.columns.values)
 
 
 def _nested(items: list[BaseModel] | None, spec: ColumnSpec) -> Nested:

@@ -223,6 +223,7 @@ def sections(facts: Mapping[str, Any]) -> dict[str, Any]:
             "explanations": facts["explanation_report"],
         },
         "fairness": facts["fairness_report"],
+        "alternatives": facts["alternatives_search"],
         "calibration": evaluation["calibration"],
         **{name: lending[name] for name in ("ethical_considerations", "limits", "recommendations")},
         "compliance": {name: value for name, value in compliance.items() if name != "reviewers"},

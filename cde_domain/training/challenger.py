@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 
 from cde_domain.features.feature import Feature
+from cde_domain.model.baseline import reason_baseline
 from cde_domain.model.compiled import compile_trees
 from cde_domain.model.metrics import PsiReference
 from cde_domain.model.scoring_model import ScoringModel, SigmoidCalibrator
@@ -18,8 +19,6 @@ from cde_domain.training.options import WinsorisedTrees
 Array = NDArray[np.float64]
 
 FOLDS = 5
-BASELINE_BAND = 0.05  # "at or slightly above" the cut-off
-MIN_BASELINE_ROWS = 200
 
 
 def folds_of(repaid: Array, customers: NDArray[Any], *, seed: int, folds: int = FOLDS) -> NDArray[np.int64]:
@@ -121,20 +120,6 @@ def fit_scoring_model(
         provenance=provenance,
     )
     return FittedModel(model, library_model, len(margins))
-
-
-def reason_baseline(scores: Array, contributions: Array, approve_at: float) -> Array:
-    """
-    The mean contributions of applicants who just passed: those scored within 0.05 above the cut-off.
-
-    Where fewer than 200 are, the 200 nearest above it; where nobody passes, the best-scored applicants.
-    """
-    passing = np.flatnonzero(scores >= approve_at)
-    near = passing[scores[passing] < approve_at + BASELINE_BAND]
-    if len(near) < MIN_BASELINE_ROWS:
-        candidates = passing if len(passing) else np.argsort(-scores, kind="stable")[:MIN_BASELINE_ROWS]
-        near = candidates[np.argsort(scores[candidates], kind="stable")[:MIN_BASELINE_ROWS]]
-    return contributions[near].mean(axis=0)
 
 
 def _range(values: Array) -> tuple[float, float] | None:

@@ -18,7 +18,7 @@ MADE_FROM = {
     "evaluation": ("challenger_model", "holdout_set", "loan_book"),
     "fairness_report": ("challenger_model", "loan_book"),
     "alternatives_search": ("challenger_model", "feature_table", "loan_book"),
-    "explanation_report": ("challenger_model", "holdout_set"),
+    "explanation_report": ("challenger_model", "holdout_set", "loan_book"),
     "latency_report": ("challenger_model", "holdout_set"),
     "compliance_report": ("evaluation", "fairness_report", "alternatives_search", "explanation_report"),
     "model_card": (
