@@ -232,9 +232,9 @@ def test_below_full_strength_no_outcome_is_relabelled(constraint, monkeypatch):
 
     real = reductions.fit
 
-    def watched(features, matrix, repaid, settings, weights):
+    def watched(features, matrix, repaid, settings, *, weights):
         seen.append((np.array_equal(repaid, book.repaid), weights))
-        return real(features, matrix, repaid, settings, weights)
+        return real(features, matrix, repaid, settings, weights=weights)
 
     monkeypatch.setattr(reductions, "fit", watched)
     Reductions(constraint, (0.3, 0.99), LEARNER).fit(FEATURES, book.matrix, book.repaid, member)
