@@ -13,7 +13,7 @@ export DO_NOT_TRACK = true
 BIN := .venv/bin
 READY := .venv/.locked
 
-.PHONY: help setup demo up serve test test-full check lock clean
+.PHONY: help setup demo up serve test test-full check bench lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -49,6 +49,9 @@ check: $(READY) ## format, lint, types, import contracts
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+
+bench: $(READY) ## speed beside other ways to serve the same model; needs wrk (apt-get install wrk)
+	@$(BIN)/python -W ignore -m benchmarks
 
 lock: $(READY) ## renew both lock files
 	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements.lock

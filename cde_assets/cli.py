@@ -95,20 +95,22 @@ def why_not(portfolio: PortfolioArgument = None) -> None:
     """Explain why the latest challenger cannot be promoted: which statement, which number, what to do."""
     settings = _choose(portfolio)
     from cde_assets.demo import open_instance
-    from cde_checks.gate import refusals
+    from cde_checks.gate import examine
+    from cde_checks.refusal import explained, unsettled
     from cde_resources.portfolio import PortfolioResource
     from cde_resources.releases import ReleasesResource
 
     name = settings.portfolio_name()
     portfolio_resource = PortfolioResource(reference=settings.portfolio, state=str(settings.home))
     with open_instance(settings) as instance:
-        found = refusals(instance, portfolio_resource, ReleasesResource.of(settings, name))
-    if not found:
+        case = examine(instance, portfolio_resource, ReleasesResource.of(settings, name))
+    if not (found := case.refusals):
         typer.echo(f"The latest challenger of {name} passed every check; nothing stands in the way of its promotion.")
+        if case.pack:
+            typer.echo(unsettled(case.pack.report("reports/compliance_report.json")["rules"]))
         return
     typer.echo(f"The latest challenger of {name} cannot be promoted:")
-    for refusal in found:
-        typer.echo(f"  - {refusal}")
+    typer.echo(explained(found))
     raise typer.Exit(1)
 
 
@@ -229,6 +231,55 @@ def approve(
     typer.echo(f"{name} approves model {pack.manifest.model_digest[:12]} until {approval.valid_until:%Y-%m-%d}:")
     typer.echo(f"  {write_approval(store.approvals, approval)}")
     typer.echo("Materialise champion_model and scoring_bento to promote it.")
+
+
+@app.command()
+def attest(
+    portfolio: Annotated[str, typer.Argument(help="The portfolio, as for every command.")],
+    rule: Annotated[str, typer.Argument(help="The rule that no program can decide, e.g. GOV-01.")],
+    statement: Annotated[str, typer.Option(help="What is true, in a sentence.")],
+    by: Annotated[str, typer.Option(help="Who attests it, under whose name the public key is filed.")],
+    key: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="That person's private key (PEM).")],
+    role: Annotated[str, typer.Option(help="In which role.")] = "",
+    until: Annotated[
+        str, typer.Option(metavar="DATE", help="The first day it no longer holds; a year by default.")
+    ] = "",
+) -> None:
+    """Sign, with one's own key, what no program can decide; the next compliance report reads it."""
+    settings = _choose(portfolio)
+    from datetime import timedelta
+
+    from pydantic import ValidationError
+
+    from cde_domain.governance.attestations import Attestation, AttestationError
+    from cde_domain.governance.rulebook import Rulebook
+    from cde_resources.releases import ReleasesResource
+    from cde_serving.attestations import SignedAttestation, write_attestation
+    from cde_serving.signing import SignatureError, SigningKey
+
+    name = settings.portfolio_name()
+    if rule not in {known.id for known in Rulebook.read().rules if known.attestable}:
+        raise typer.BadParameter(f"{rule} is no rule that a person may attest", param_hint="RULE")
+    releases = ReleasesResource.of(settings, name)
+    today = releases.now().date()
+    stated = {"rule": rule, "name": by, "role": role, "statement": statement, "date": today}
+    try:
+        attestation = SignedAttestation.of(
+            Attestation.model_validate({**stated, "expires": until or today + timedelta(days=365)}),
+            portfolio=name,
+            key=SigningKey.read(key),
+        )
+        approvers, platform = releases.approvers(), releases.platform_keys()
+        attestation.verify(portfolio=name, approvers=approvers, platform=platform, today=today)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise typer.BadParameter(f"{'.'.join(map(str, problem['loc']))} {problem['msg']}".strip()) from error
+    except (AttestationError, SignatureError) as error:
+        typer.echo(f"Not attested: {error}")
+        raise typer.Exit(1) from error
+    typer.echo(f"{by} attests {rule} for {name} until {attestation.expires}:")
+    typer.echo(f"  {write_attestation(releases.store().attestations, attestation)}")
+    typer.echo("Run train_and_release, or materialise compliance_report and what follows, for it to count.")
 
 
 @app.command()

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from cde_assets import features, release
-from cde_assets.governance import card, compliance, evidence, fairness, latency, reports
+from cde_assets.governance import alternatives, card, compliance, evidence, fairness, latency, reports
 from cde_assets.loan_book import loan_book_assets
 from cde_assets.model import candidates, challenger, evaluation
 from cde_assets.telemetry import switch_telemetry_off
@@ -31,6 +31,7 @@ ASSETS = (
     challenger,
     evaluation,
     fairness,
+    alternatives,
     reports,
     latency,
     compliance,

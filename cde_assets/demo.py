@@ -17,6 +17,8 @@ from rich.table import Table
 from cde_assets.definitions import JOB, build_definitions
 from cde_assets.processes import ServerError, free_port
 from cde_assets.stack import START_SECONDS, prepare_home, promoted_bento, scoring_server
+from cde_checks.refusal import unsettled
+from cde_domain.governance.card import FILES
 from cde_serving.settings import Settings
 
 SHOWN_NUMBERS = 4
@@ -36,6 +38,9 @@ def run_demo(settings: Settings) -> int:
         return 1
     evidence = _artefacts(settings)
     console.print(_headline(evidence))
+    console.print(unsettled(evidence["compliance_report"]["rules"]), markup=False)
+    model = evidence["evidence_pack"]["model_digest"]
+    console.print(f"Its card: {settings.portfolio_home(settings.portfolio_name()) / 'models' / model / FILES['html']}")
     pack = settings.portfolio_home(settings.portfolio_name()) / "evidence" / evidence["evidence_pack"]["digest"]
     console.print(f"The evidence for it is signed. Verify it with: cde verify-evidence {pack}")
     try:
@@ -156,7 +161,7 @@ def _artefacts(settings: Settings) -> dict[str, Any]:
     return {name: json.loads((folder / f"{name}.json").read_text()) for name in _TOLD}
 
 
-_TOLD = ("evaluation", "fairness_report", "evidence_pack")
+_TOLD = ("evaluation", "fairness_report", "compliance_report", "evidence_pack")
 
 
 def _headline(evidence: dict[str, Any]) -> Table:

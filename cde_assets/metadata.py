@@ -70,8 +70,8 @@ def picture(figure: "Figure", title: str) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{png_base64(figure)})")
 
 
-def png_base64(figure: "Figure") -> str:
+def png_base64(figure: "Figure", *, dpi: int = 70) -> str:
     """A figure as a small PNG in base64."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=70, bbox_inches="tight")
+    figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight")
     return base64.b64encode(buffer.getvalue()).decode("ascii")

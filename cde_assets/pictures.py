@@ -61,6 +61,18 @@ def calibration_curve(repaid: Array, scores: Array) -> Figure:
     return figure
 
 
+def calibration_of(bins: Sequence[Mapping[str, Any]]) -> Figure:
+    """Observed repayment with its 95 % interval by mean score of each bin."""
+    figure, axes = _figure(4.6, 4.0)
+    axes.plot([0, 1], [0, 1], color=SHADE, zorder=0)
+    scores, repaid = [row["mean_score"] for row in bins], [row["repaid"] for row in bins]
+    beyond = [[abs(row["interval"][side] - row["repaid"]) for row in bins] for side in (0, 1)]
+    axes.errorbar(scores, repaid, yerr=beyond, marker="o", markersize=4, color=GOOD, ecolor=NEUTRAL, elinewidth=0.8)
+    low = max(0.0, min(*scores, *(row["interval"][0] for row in bins)) - 0.05)
+    axes.set(xlabel="mean score", ylabel="repaid", title="Calibration", xlim=(low, 1), ylim=(low, 1.02))
+    return figure
+
+
 def score_histogram(scores: Array, repaid: Array, approve_at: float, review_at: float) -> Figure:
     """The scores of good and bad loans with the two cut-offs."""
     figure, axes = _figure()
@@ -126,6 +138,17 @@ def contribution_summary(names: Sequence[str], contributions: Array, matrix: Arr
     return figure
 
 
+def overlap_of_reasons(rows: Sequence[tuple[str, float, float]]) -> Figure:
+    """How far reasons stay the same: (what was varied, mean Jaccard index, the least that is asked), top to bottom."""
+    figure, axes = _figure(6.0, 0.4 * len(rows) + 1.1)
+    for place, (_, overlap, least) in enumerate(reversed(rows)):
+        axes.barh(place, overlap, color=GOOD if overlap >= least else BAD, alpha=0.75, height=0.6)
+        axes.plot([least, least], [place - 0.4, place + 0.4], color=NEUTRAL, linestyle="--")
+    axes.set_yticks(range(len(rows)), [name for name, _, _ in reversed(rows)])
+    axes.set(xlabel="overlap of the reasons (Jaccard; dashes: least asked)", xlim=(0, 1.02), title="Do reasons stay?")
+    return figure
+
+
 def impact_ratios(groups: Sequence[dict[str, Any]], min_ratio: float) -> Figure:
     """Approval of each group relative to its reference group, with 95 % intervals and the four-fifths line."""
     shown = [group for group in groups if group["impact_ratio"] is not None]
@@ -141,4 +164,38 @@ def impact_ratios(groups: Sequence[dict[str, Any]], min_ratio: float) -> Figure:
     axes.set(
         xlabel="approval rate relative to the reference group (grey: too few to judge)", title="Adverse impact ratio"
     )
+    return figure
+
+
+def alternatives(report: Mapping[str, Any]) -> Figure:
+    """AUC against the lowest impact ratio of every candidate at equal approval, the tolerance shaded."""
+    figure, axes = _figure(6.4, 4.4)
+    challenger, candidates = report["challenger"], report["candidates"]
+    shown = [row for row in candidates if row["impact_ratio"] is not None]
+    lowest = challenger["auc_mean"] - report["auc_tolerance"]
+    highest = max(row["auc_mean"] for row in (challenger, *candidates))
+    axes.axvspan(lowest, max(highest, lowest) + 0.002, color=SHADE, alpha=0.5, label="within the tolerance")
+    for family, marker in (("settings", "o"), ("features", "s"), ("reduction", "^")):
+        of_family = [row for row in shown if row["family"] == family]
+        axes.scatter(
+            [row["auc_mean"] for row in of_family],
+            [row["impact_ratio"] for row in of_family],
+            marker=marker,
+            s=30,
+            color=[GOOD if row["helps"] else NEUTRAL for row in of_family],
+            label=family if of_family else None,
+        )
+    if challenger["impact_ratio"] is not None:
+        front = sorted((row["auc_mean"], row["impact_ratio"]) for row in (*shown, challenger) if row["pareto"])
+        axes.plot(*zip(*front, strict=True), color=GOOD, linewidth=1, label="Pareto front")
+        axes.scatter(
+            challenger["auc_mean"], challenger["impact_ratio"], marker="*", s=160, color=BAD, label="challenger"
+        )
+    axes.axhline(1.0, color=SHADE)
+    axes.set(
+        xlabel="AUC, mean of the folds",
+        ylabel="lowest impact ratio, equally many approved",
+        title="Less discriminatory alternatives (blue: found)",
+    )
+    axes.legend(frameon=False, fontsize=8)
     return figure

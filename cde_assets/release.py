@@ -10,7 +10,9 @@ from dagster import AssetExecutionContext
 
 import cde_domain
 from cde_assets.metadata import OWNERS, table
-from cde_checks.gate import Refusal, examine
+from cde_checks.gate import examine
+from cde_checks.refusal import Refusal
+from cde_domain.governance.card import standing
 from cde_domain.governance.fairness import Verdict
 from cde_domain.release import BundleError, verify_bundle, write_bundle
 from cde_resources.bentos import BentoStore
@@ -39,6 +41,7 @@ def champion_model(
     challenger_model: dict[str, Any],
     evaluation: dict[str, Any],
     fairness_report: dict[str, Any],
+    compliance_report: dict[str, Any],
     model_card: dict[str, Any],
     evidence_pack: dict[str, Any],
 ) -> dict[str, Any]:
@@ -83,6 +86,7 @@ def champion_model(
                     "model_digest": challenger_model["digest"],
                     "mlflow_version": challenger_model["mlflow_version"],
                     "authority": lending.promotion,
+                    **standing(compliance_report["rules"]),
                     **approval,
                 },
             )
@@ -97,6 +101,7 @@ def champion_model(
             "evidence": current.evidence,
             "ledger_entry": current.sequence,
             "insufficient_data": ", ".join(current.notes) or "none",
+            "open_rules": ", ".join(current.details.get("open", ())) or "none",
             "auc": evaluation["holdout"]["auc"],
             "card": dg.MetadataValue.md(model_card["markdown"]),
         }

@@ -8,7 +8,7 @@ signed evidence pack of just these materialisations, and a person's approval whe
 import functools
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from types import ModuleType
 from typing import Any
 
@@ -16,11 +16,16 @@ import dagster as dg
 from dagster import AssetRecordsFilter
 
 from cde_checks import features, governance, loan_book, model
+from cde_checks.refusal import Refusal
+from cde_domain.governance.rulebook import Phase, Rulebook
+from cde_domain.governance.verdicts import evaluate
+from cde_domain.portfolio import Portfolio
 from cde_resources.portfolio import PortfolioResource
 from cde_resources.releases import ReleasesResource
 from cde_serving.approvals import Approval, ApprovalError, read_approval
 from cde_serving.evidence import CheckResult, EvidenceError, Materialisation, Pack, verify_pack
 from cde_serving.ledger import LedgerError
+from cde_serving.operation import OperationFactsError
 from cde_serving.signing import SignatureError
 
 GATING_MODULES: tuple[ModuleType, ...] = (loan_book, features, model, governance)
@@ -28,6 +33,7 @@ REPORTS = (
     "challenger_model",
     "evaluation",
     "fairness_report",
+    "alternatives_search",
     "explanation_report",
     "latency_report",
     "compliance_report",
@@ -51,18 +57,6 @@ def gating_checks() -> tuple[tuple[str, str, bool], ...]:
 def required_checks() -> tuple[tuple[str, str], ...]:
     """The (asset, check) names of every blocking check before the release."""
     return tuple((asset, check) for asset, check, blocking in gating_checks() if blocking)
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """One reason why a challenger cannot be promoted, and what to do about it."""
-
-    subject: str
-    reason: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.subject}: {self.reason}. {self.remedy}."
 
 
 _RERUN = "Run the whole job train_and_release"
@@ -100,6 +94,7 @@ def examine(instance: dg.DagsterInstance, portfolio: PortfolioResource, releases
         return case
     if not judgement.problems:
         _examine_evidence(case, instance, portfolio, releases, judgement.made_from)
+    _examine_operation(case, lending, releases)
     _examine_ledger(case, instance, releases)
     return case
 
@@ -322,6 +317,29 @@ def _examine_approval(case: Case, pack: Pack, releases: ReleasesResource) -> Non
         case.refusals.append(Refusal("approval", str(error), command))
     else:
         case.approval = approval
+
+
+def _examine_operation(case: Case, lending: Portfolio, releases: ReleasesResource) -> None:
+    """Refuse what failed on the running service, also where that was measured after the compliance report."""
+    rulebook = Rulebook.read()
+    try:
+        measured = releases.operation_facts(rulebook)
+    except (OperationFactsError, SignatureError) as error:
+        remedy = "Measure it again, so that the report is written anew"
+        case.refusals.append(Refusal("facts of operation", str(error), remedy))
+        return
+    rules = tuple(rule for rule in rulebook.rules if rule.phase is Phase.OPERATION)
+    results = evaluate(
+        rulebook.model_copy(update={"rules": rules}),
+        [fact for report in measured for fact in report.as_facts()],
+        lending.jurisdiction,
+        thresholds=asdict(lending.thresholds),
+        today=releases.now().date(),
+    )
+    for result in results:
+        if result.blocks:
+            remedy = "Mend the service and measure again, then run train_and_release again"
+            case.refusals.append(Refusal(f"rule {result.id}", f"failed in operation: {result.plain()}", remedy))
 
 
 def _examine_ledger(case: Case, instance: dg.DagsterInstance, releases: ReleasesResource) -> None:

@@ -111,12 +111,15 @@ def compiled_form_agrees(
 ) -> dg.AssetCheckResult:
     """The compiled trees give the margins and contributions of the library's own form."""
     from cde_domain.training.candidates import learner_of
+    from cde_domain.training.options import WinsorisedTrees
 
     lending = portfolio.load()
     provenance = challenger_model["provenance"]
     learner = learner_of({"kind": provenance["learner"], "settings": provenance["parameters"]})
     path = portfolio.library_file(challenger_model["digest"], challenger_model["library"])
     theirs = learner.load(lending.features, path)
+    if bounds := provenance.get("winsorised_at"):
+        theirs = WinsorisedTrees.of(theirs, bounds)
     matrix = matrix_of(lending, holdout_set.head(COMPARED_ROWS))
     margins, contributions = portfolio.scoring_model(challenger_model["digest"]).trees.explain(matrix)
     scale = max(1.0, float(np.abs(margins).max()))

@@ -6,7 +6,7 @@ describes a row of the loan book and fills the data dictionary.
 
 import types
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from enum import StrEnum
 from typing import Any, Literal, Union, get_args, get_origin
@@ -22,6 +22,23 @@ class Pii(StrEnum):
     NONE = "none"
     INDIRECT = "indirect"
     DIRECT = "direct"
+
+
+@dataclass(frozen=True)
+class Actionable:
+    """
+    How an applicant can change a field before they apply again: all that recourse may suggest.
+
+    Numbers move in a `direction` to multiples of `step`, no further than `limit` if there is one. A category moves to
+    one of `to`, the nearest first, never back in that order. `advice` is an imperative: "Lower the amount of the loan".
+    A field without this is never suggested: who the applicant is, and the past, cannot be changed.
+    """
+
+    advice: str
+    direction: Literal["lower", "higher", "any"] = "any"
+    step: float = 1.0
+    limit: float | None = None
+    to: tuple[str, ...] = ()
 
 
 class Record(BaseModel):
@@ -49,14 +66,17 @@ def field(
     source: str = "applicant",
     unit: str | None = None,
     pii: Pii = Pii.INDIRECT,
+    actionable: Actionable | None = None,
     **constraints: Any,
 ) -> Any:
     """
-    A field of an application with what governance must know of it.
+    A field of an application with what governance must know of it, and whether the applicant can change it.
 
     `constraints` are pydantic's: `ge`, `le`, `default`, `max_length`, ... A field without `default` is required.
     """
     extra: dict[str, Any] = {"unit": unit, "pii": pii, "purpose": purpose, "source": source}
+    if actionable is not None:
+        extra["actionable"] = asdict(actionable)
     return Field(description=description, json_schema_extra=extra, **constraints)
 
 
@@ -84,6 +104,7 @@ class ColumnSpec:
     pattern: str | None = None
     min_length: int = 0
     max_length: int | None = None
+    actionable: Actionable | None = None
     items: tuple["ColumnSpec", ...] = ()
 
     @property
@@ -117,7 +138,7 @@ def _without_none(annotation: Any) -> tuple[Any, bool]:
 
 
 def _column(path: str, annotation: Any, info: FieldInfo, *, required: bool) -> ColumnSpec:
-    extra = info.json_schema_extra if isinstance(info.json_schema_extra, Mapping) else {}
+    extra: Mapping[str, Any] = info.json_schema_extra if isinstance(info.json_schema_extra, Mapping) else {}
     common: dict[str, Any] = {
         "name": path,
         "required": required,
@@ -125,18 +146,36 @@ def _column(path: str, annotation: Any, info: FieldInfo, *, required: bool) -> C
         **{key: value for key, value in extra.items() if key in ("unit", "pii", "purpose", "source")},
         **_constraints(info),
     }
+    actionable = Actionable(**extra["actionable"]) if "actionable" in extra else None
     if get_origin(annotation) is Literal:
-        return ColumnSpec(kind="category", categories=tuple(get_args(annotation)), **common)
+        categories = tuple(get_args(annotation))
+        if actionable is not None and (not actionable.to or set(actionable.to) - set(categories)):
+            raise TypeError(f"{path}: an actionable category needs `to`, some of {', '.join(categories)}")
+        return ColumnSpec(kind="category", categories=categories, actionable=actionable, **common)
     if get_origin(annotation) is list:
+        if "actionable" in extra:
+            raise TypeError(f"{path}: only numbers and categories can be actionable, and this is a list")
         (item,) = get_args(annotation)
         return ColumnSpec(kind="list", items=columns_of(item), **common)
     kinds: dict[Any, Kind] = {float: "number", int: "number", bool: "flag", str: "text", date: "date"}
     if annotation not in kinds:
         message = f"{path}: an application field cannot be {annotation!r}; use number, bool, date, str, Literal or list"
         raise TypeError(message)
+    if actionable is not None:
+        _check_number(path, kinds[annotation], actionable, common)
     if annotation is int and common.get("at_most") is None and common.get("below") is None:
         raise TypeError(f"{path}: a whole number needs an upper bound (`le`), or it may not fit any column")
-    return ColumnSpec(kind=kinds[annotation], integer=annotation is int, **common)
+    return ColumnSpec(kind=kinds[annotation], integer=annotation is int, actionable=actionable, **common)
+
+
+def _check_number(path: str, kind: Kind, actionable: Actionable, common: Mapping[str, Any]) -> None:
+    if kind != "number":
+        raise TypeError(f"{path}: only numbers and categories can be actionable, and this is a {kind}")
+    if actionable.to or not actionable.step > 0:
+        raise TypeError(f"{path}: an actionable number has a positive `step` and no `to`")
+    for direction, bounds in (("lower", ("at_least", "above")), ("higher", ("at_most", "below"))):
+        if actionable.direction in (direction, "any") and not any(common.get(bound) is not None for bound in bounds):
+            raise TypeError(f"{path}: moving it {direction} needs a bound of the field there")
 
 
 def _constraints(info: FieldInfo) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """A portfolio: everything a loan product is, in one folder with one Python module."""
 
+import datetime
 import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd  # the service decides without it
 
 SHIPPED = "cde_domain.portfolios"
+MIN_ALTERNATIVES = 20
 
 
 class PortfolioError(ValueError):
@@ -114,7 +117,9 @@ class Thresholds:
     """
     The numbers a challenger must reach.
 
-    `max_decision_ms` is what one explained decision may take in process, at the median and without the network.
+    `max_decision_ms` is what one explained decision may take in process, at the median and without the network. A less
+    discriminatory model may lose `alternative_auc_tolerance` in AUC and must raise a group's impact ratio by
+    `alternative_min_gain`.
     """
 
     min_auc: float = 0.70
@@ -127,6 +132,38 @@ class Thresholds:
     min_loans: int = 500
     min_bad_loans: int = 50
     max_decision_ms: float = 2.0
+    alternative_auc_tolerance: float = 0.005
+    alternative_min_gain: float = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeclinedAlternative:
+    """
+    Why a named person does not adopt less discriminatory models that the search found, from `date` until `expires`.
+
+    `candidates` are their names in the report. The answer travels with the portfolio's code, which is signed.
+    """
+
+    candidates: tuple[str, ...]
+    name: str
+    role: str
+    date: datetime.date
+    expires: datetime.date
+    reason: str
+
+    def __post_init__(self) -> None:
+        if not self.candidates or isinstance(self.candidates, str):
+            raise PortfolioError("a declined alternative needs `candidates`, a tuple of names from the report")
+        if len(self.name) < 3 or len(self.role) < 2 or len(self.reason) < 10:
+            raise PortfolioError(
+                f"declining {self.candidates[0]!r} needs the name, the role and the reason of a person"
+            )
+        if self.expires <= self.date:
+            raise PortfolioError(f"declining {self.candidates[0]!r} expires before it begins")
+
+    def holds_on(self, day: datetime.date) -> bool:
+        """Whether the answer holds on a day."""
+        return self.date <= day < self.expires
 
 
 @dataclass(frozen=True)
@@ -138,6 +175,41 @@ class Creditor:
     contact: str
 
 
+@dataclass(frozen=True)
+class Inventory:
+    """
+    The model's entry in the lender's inventory, as the lender keeps it.
+
+    `owner`, `developer` and `validator` name people or teams; `open_findings` are findings of the validation that must
+    be closed before a promotion.
+    """
+
+    owner: str
+    developer: str
+    validator: str
+    tier: Literal["high", "medium", "low"]
+    tier_reviewed_on: date
+    open_findings: tuple[str, ...] = ()
+
+
+INTENDED_USE = "Decisions on applications of this portfolio, with a person deciding what the policy sends to review."
+OUT_OF_SCOPE = (
+    "Other products or other groups of customers than those of the loan book.",
+    "Setting prices, limits or terms.",
+    "Any use without the review by a person that the policy asks for.",
+)
+ETHICAL_CONSIDERATIONS = (
+    "A refusal can keep a person from housing, work or care, and a loan that cannot be repaid can harm more than that.",
+    "Protected attributes are read to measure fairness and by nothing else; no decision sees them. Other features can "
+    "still stand for them, which is why the card says how much the features give away.",
+    "Every rejected applicant gets the main reasons, and a person looks at what the policy sends to review.",
+)
+RECOMMENDATIONS = (
+    "Compare scores and outcomes by quarter once loans mature, and groups too small for a verdict as they grow.",
+    "Let a person decide near the cut-offs, where an error in the score changes the decision.",
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Portfolio:
     """
@@ -147,7 +219,9 @@ class Portfolio:
     application date, with dotted column names for nested fields. `application_id`, `customer_id` and `applied_at` are
     numbered, copied or left empty where the join gives none; `outcome_known_at` is required for a dated portfolio.
     `boosting` overrides XGBoost's hyperparameters; `tuning_budget` is how many settings of each kind of trees (at most
-    three) are compared on the folds.
+    three) are compared on the folds. `alternatives` is how many candidates the search for less discriminatory models
+    tries, 20 or more. From `intended_use` on, it is what the model card says in the lender's own words;
+    without an `inventory` entry the rule that asks for one stays open.
     """
 
     name: str
@@ -169,9 +243,15 @@ class Portfolio:
     jurisdiction: Literal["IN", "US", "EU"] = "IN"
     boosting: Mapping[str, Any] = field(default_factory=dict)
     tuning_budget: int = 3
-    intended_use: str = ""
-    limits: tuple[str, ...] = ()
+    alternatives: int = 24
+    declined_alternatives: tuple[DeclinedAlternative, ...] = ()
+    intended_use: str = INTENDED_USE
+    out_of_scope: tuple[str, ...] = OUT_OF_SCOPE
+    ethical_considerations: tuple[str, ...] = ETHICAL_CONSIDERATIONS
+    limits: tuple[str, ...] = ("Nothing is known of applicants to whom no loan was granted.",)
+    recommendations: tuple[str, ...] = RECOMMENDATIONS
     references: tuple[str, ...] = ()
+    inventory: Inventory | None = None
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
@@ -186,6 +266,13 @@ class Portfolio:
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 raise PortfolioError(f"portfolio {self.name} has the {kind} {twice[0]} twice")
+        if self.alternatives < MIN_ALTERNATIVES:
+            raise PortfolioError(
+                f"portfolio {self.name} has alternatives={self.alternatives}: at least {MIN_ALTERNATIVES} are searched"
+            )
+        for tolerance in ("alternative_auc_tolerance", "alternative_min_gain"):
+            if not 0 < getattr(self.thresholds, tolerance) < 1:
+                raise PortfolioError(f"portfolio {self.name}: {tolerance} must lie between 0 and 1")
         columns_of(self.application)  # a field of a kind that cannot be served is refused here, by name
 
 

@@ -140,7 +140,10 @@ def training_run(context: dg.AssetExecutionContext, mlflow: Any) -> Iterator[Any
 def log_library_model(model: Any, *, registered_model_name: str) -> Any:
     """Log trees to the active run in their library's own format, without pickle, and register them."""
     from cde_domain.training.boosting import BoostedTrees
+    from cde_domain.training.options import WinsorisedTrees
 
+    if isinstance(model, WinsorisedTrees):
+        model = model.trees
     if isinstance(model, BoostedTrees):
         import mlflow.xgboost
         import xgboost

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pandas as pd
 from pydantic import Field
 
 from cde_domain.digests import file_digest, json_digest
@@ -65,10 +66,29 @@ class PortfolioResource(dg.ConfigurableResource):
         Raises:
             dagster.Failure: the file is missing, or not the one that was stored.
         """
-        path = self.models / digest / library["file"]
-        if not path.is_file() or file_digest(path) != library["sha256"]:
-            raise dg.Failure(f"{path.name} is not the library's form of model {digest[:12]}", allow_retries=False)
+        return self.stored_file(digest, library, "the library's form")
+
+    def stored_file(self, digest: str, record: Mapping[str, str], what: str = "the file") -> Path:
+        """
+        A file beside a model, verified against its recorded name and SHA-256.
+
+        Raises:
+            dagster.Failure: the file is missing, or not the one that was stored.
+        """
+        path = self.models / digest / record["file"]
+        if not path.is_file() or file_digest(path) != record["sha256"]:
+            raise dg.Failure(f"{path.name} is not {what} of model {digest[:12]}", allow_retries=False)
         return path
+
+    def learned_from(self, challenger: Mapping[str, Any]) -> pd.DataFrame:
+        """
+        The applications and customers that a model learned from, by its record.
+
+        Raises:
+            dagster.Failure: the list is missing, or not the one that was stored.
+        """
+        path = self.stored_file(challenger["digest"], challenger["learned_from"], "the list of loans")
+        return pd.read_parquet(path)
 
     def scoring_model(self, digest: str) -> ScoringModel:
         """

@@ -8,6 +8,8 @@ import dagster as dg
 from pydantic import PrivateAttr
 
 from cde_domain.clock import Clock, utc_now
+from cde_domain.governance.rulebook import Rulebook
+from cde_serving.operation import OperationFacts, read_operation_facts
 from cde_serving.releases import ReleaseStore
 from cde_serving.settings import Settings
 from cde_serving.signing import SigningKey, TrustedKeys, open_signing_key
@@ -57,6 +59,28 @@ class ReleasesResource(dg.ConfigurableResource):
             SignatureError: there is none yet.
         """
         return TrustedKeys.read(Path(self.verify_key))
+
+    def platform_keys(self) -> TrustedKeys | None:
+        """
+        The platform's public keys, None before the first was made.
+
+        Raises:
+            SignatureError: the file holds something else.
+        """
+        return self.trusted() if Path(self.verify_key).exists() else None
+
+    def operation_facts(self, rulebook: Rulebook) -> list[OperationFacts]:
+        """
+        What was measured on the running service.
+
+        Raises:
+            OperationFactsError: a file cannot be believed.
+            SignatureError: there are files, and no public key to verify them with.
+        """
+        folder = self.store().operation
+        if not any(folder.glob("*.json")):
+            return []
+        return read_operation_facts(folder, rulebook, portfolio=self.portfolio, trusted=self.trusted(), now=self.now())
 
     def approvers(self) -> TrustedKeys:
         """

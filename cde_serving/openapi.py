@@ -194,7 +194,7 @@ def _keyword_in_3_0(keyword: str, value: Any) -> dict[str, Any]:
             return {"example": value[0]}
         case "exclusiveMinimum" | "exclusiveMaximum":
             return {keyword.replace("exclusiveM", "m"): value, keyword: True}
-        case "unit" | "pii" | "purpose" | "source":
+        case "unit" | "pii" | "purpose" | "source" | "actionable":
             return {f"x-{keyword}": value} if value is not None else {}
         case "default" | "example" | "enum":
             return {keyword: value}

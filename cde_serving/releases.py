@@ -17,9 +17,10 @@ class RollbackError(ValueError):
 
 class ReleaseStore:
     """
-    A folder with `ledger.jsonl`, `bundles/<digest>/`, `evidence/<digest>/` and `approvals/`.
+    A folder with `ledger.jsonl`, `bundles/<digest>/`, `evidence/<digest>/` and what people and measurements say.
 
-    The ledger is believed as far as a key in the PEM file `public_key` signed it.
+    People sign `approvals/` and `attestations/`; measurements of the running service are in `operation/`. The ledger
+    is believed as far as a key in the PEM file `public_key` signed it.
     """
 
     def __init__(self, folder: Path, public_key: Path, *, portfolio: str | None = None) -> None:
@@ -27,6 +28,8 @@ class ReleaseStore:
         self.bundles = folder / BUNDLES
         self.evidence = folder / "evidence"
         self.approvals = folder / "approvals"
+        self.attestations = folder / "attestations"
+        self.operation = folder / "operation"
         self.ledger = PromotionLedger(folder / LEDGER, public_key, portfolio=portfolio)
 
     def current(self) -> Bundle | None:

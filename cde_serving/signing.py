@@ -19,7 +19,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-Kind = Literal["ledger entry", "evidence", "approval", "checkpoint"]
+Kind = Literal["ledger entry", "evidence", "approval", "attestation", "operation facts", "checkpoint"]
 KEY_ID_DIGITS = 16
 PEM_END = b"-----END PUBLIC KEY-----"
 

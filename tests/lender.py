@@ -68,10 +68,10 @@ class Lender:
         """Ledger, bundles, evidence and approvals."""
         return ReleasesResource.of(self.settings, self.name).store()
 
-    def run(self, *assets: str) -> Run:
-        """Run the whole job, or materialise some assets as the button in the UI does."""
+    def run(self, *assets: str, training: Mapping[str, Any] | None = None) -> Run:
+        """Run the whole job, trained as said, or materialise some assets as the button in the UI does."""
         if not assets:
-            return self._execute(self.definitions.resolve_job_def(JOB))
+            return self._execute(self.definitions.resolve_job_def(JOB), training=training)
         return self._execute(self.definitions.resolve_implicit_global_asset_job_def(), assets)
 
     def run_unchecked(self, *assets: str) -> Run:
@@ -83,12 +83,15 @@ class Lender:
     def _keys(self, assets: Sequence[str]) -> list[dg.AssetKey]:
         return [dg.AssetKey([self.name, asset]) for asset in assets]
 
-    def _execute(self, job: dg.JobDefinition, assets: Sequence[str] = ()) -> Run:
+    def _execute(
+        self, job: dg.JobDefinition, assets: Sequence[str] = (), training: Mapping[str, Any] | None = None
+    ) -> Run:
+        ops = {"ops": {"candidate_models": {"config": dict(training)}}} if training else {}
         result = job.execute_in_process(
             instance=self.instance,
             raise_on_error=False,
             asset_selection=self._keys(assets) or None,
-            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}, **ops},
         )
         return _summary(result)
 

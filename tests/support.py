@@ -132,7 +132,7 @@ def write_tiny_loans(folder: Path) -> TinyLoans:
 
 def write_tiny_bundle(tiny: TinyLoans, folder: Path, *, seed: int) -> Path:
     """Train a model on synthetic rows and write its bundle below `folder/bundles`; another seed is another bundle."""
-    matrix, repaid = _training_rows(seed)
+    matrix, repaid = training_rows(seed)
     fitted = fit_scoring_model(
         tiny.portfolio.features,
         matrix,
@@ -147,7 +147,7 @@ def write_tiny_bundle(tiny: TinyLoans, folder: Path, *, seed: int) -> Path:
     return write_bundle(folder / "bundles", REFERENCE, tiny.portfolio, model)
 
 
-def _training_rows(seed: int) -> tuple[np.ndarray, np.ndarray]:
+def training_rows(seed: int) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(seed)
     income = random.lognormal(10.8, 0.6, ROWS)
     share = random.uniform(0.01, 1.0, ROWS)

@@ -13,7 +13,16 @@ from cde_domain.clock import utc_now
 from cde_domain.decisions.engine import DecisionEngine
 from cde_domain.decisions.policy import Policy
 from cde_domain.features.table import matrix_of
-from cde_domain.governance import attestations, data_facts, fairness_facts, performance_facts, reason_facts
+from cde_domain.governance import (
+    alternatives_facts,
+    data_facts,
+    fairness_facts,
+    inventory_facts,
+    performance_facts,
+    reason_facts,
+    stress_facts,
+    training_facts,
+)
 from cde_domain.governance.facts import Fact, counted
 from cde_domain.governance.fairness import SMALL_BOOK
 from cde_domain.governance.rulebook import Rulebook
@@ -22,9 +31,13 @@ from cde_domain.model.scoring_model import ScoringModel
 from cde_domain.portfolio import Portfolio
 from cde_resources.portfolio import PortfolioResource
 from cde_resources.releases import ReleasesResource
+from cde_serving.attestations import RefusedAttestation, SignedAttestation, read_attestations
 from cde_serving.ledger import LedgerEntry
+from cde_serving.operation import OperationFacts, OperationFactsError
+from cde_serving.signing import SignatureError
 
 GROUP = "governance"
+SHOWN_PROMOTIONS = 5
 
 
 @dg.asset(group_name=GROUP, owners=OWNERS, kinds={"json", "yaml"})
@@ -35,6 +48,7 @@ def compliance_report(
     challenger_model: dict[str, Any],
     evaluation: dict[str, Any],
     fairness_report: dict[str, Any],
+    alternatives_search: dict[str, Any],
     explanation_report: dict[str, Any],
     loan_book: pd.DataFrame,
     feature_table: pd.DataFrame,
@@ -51,29 +65,47 @@ def compliance_report(
     policy = Policy.read(lending.policy_file)
     model = portfolio.scoring_model(challenger_model["digest"])
     training, holdout = matrix_of(lending, training_set), matrix_of(lending, holdout_set)
+    rulebook, today = Rulebook.read(), utc_now().date()
+    operation = _operation(releases, rulebook)
+    approvers, attested, refused = _attestations(releases, rulebook)
+    ledger = releases.store().ledger.entries()
+    reports = {
+        "challenger_model": challenger_model,
+        "evaluation": evaluation,
+        "fairness_report": fairness_report,
+        "alternatives_search": alternatives_search,
+        "explanation_report": explanation_report,
+    }
     facts = [
         *data_facts.application_facts(lending, model.feature_names),
         *data_facts.book_facts(lending, loan_book, feature_table),
-        *data_facts.split_facts(training_set, holdout_set),
+        *data_facts.split_facts(training_set, holdout_set, portfolio.learned_from(challenger_model)),
         *_performance(lending, model, policy, evaluation, (training_set, holdout_set, out_of_fold_scores)),
-        *performance_facts.resampling_facts(challenger_model["provenance"]["parameters"]),
+        *training_facts.resampling_facts(challenger_model["training"]),
+        *training_facts.benchmark_facts(evaluation["benchmarks"]),
+        *stress_facts.edge_case_facts(lending.features, model, policy, holdout),
         *performance_facts.served_form_facts(lending.features, model, policy, training, holdout),
         *fairness_facts.fairness_facts(fairness_report, _basis(evaluation)["auc"]),
         *fairness_facts.blindness_facts(lending, model, policy, loan_book),
+        *alternatives_facts.alternatives_facts(alternatives_search),
         *reason_facts.explanation_facts(explanation_report, model.calibrator.slope),
         *reason_facts.reason_facts(DecisionEngine(lending, model, policy), holdout),
-        *ledger_facts(releases.store().ledger.entries()),
+        *inventory_facts.inventory_facts(lending, approvers, today),
+        *inventory_facts.documentation_facts(lending, reports),
+        *ledger_facts(ledger),
+        *(fact for measured in operation for fact in measured.as_facts()),
     ]
-    rulebook, today = Rulebook.read(), utc_now().date()
     results = evaluate(
         rulebook,
         facts,
         lending.jurisdiction,
         thresholds=asdict(lending.thresholds),
-        attestations=attestations.read_attestations(lending.policy_file.with_name(attestations.FILE)),
+        attestations=attested,
         today=today,
     )
-    context.add_output_metadata(_metadata(results))
+    context.add_output_metadata(
+        {**_metadata(results), "refused_attestations": "; ".join(f"{r.file}: {r.why}" for r in refused) or "none"}
+    )
     return {
         "model_digest": challenger_model["digest"],
         "portfolio_code": portfolio.code_digest(),
@@ -84,7 +116,62 @@ def compliance_report(
             "stale": rulebook.is_stale(today),
         },
         "rules": [result.as_json() for result in results],
+        "refused_attestations": [asdict(file) for file in refused],
+        "operation": [
+            {
+                "artefact": measured.artefact,
+                "measured_at": f"{measured.measured_at:%Y-%m-%d %H:%M}",
+                "bundle": measured.bundle,
+                "facts": len(measured.facts),
+            }
+            for measured in operation
+        ],
+        "reviewers": {
+            "approvers": approvers,
+            "attestations": [attestation.model_dump(mode="json") for attestation in attested],
+            "promotions": [
+                {
+                    "at": entry.at[:10],
+                    "bundle": entry.bundle,
+                    "evidence": entry.evidence,
+                    "approved_by": _approver(entry),
+                }
+                for entry in reversed(ledger)
+                if entry.action == "promote"
+            ][:SHOWN_PROMOTIONS],
+        },
     }
+
+
+def _approver(entry: LedgerEntry) -> str | None:
+    return entry.details.get("approved_by")
+
+
+def _operation(releases: ReleasesResource, rulebook: Rulebook) -> list[OperationFacts]:
+    """What was measured on the running service; a file that cannot be believed stops the report."""
+    try:
+        return releases.operation_facts(rulebook)
+    except (OperationFactsError, SignatureError) as error:
+        raise dg.Failure(f"the facts of operation cannot be used: {error}", allow_retries=False) from error
+
+
+def _attestations(
+    releases: ReleasesResource, rulebook: Rulebook
+) -> tuple[list[str], list[SignedAttestation], list[RefusedAttestation]]:
+    """Who may approve and attest, the attestations that count, and those that do not."""
+    try:
+        approvers = releases.approvers()
+    except SignatureError as error:
+        raise dg.Failure(f"the approvers' keys cannot be used: {error}", allow_retries=False) from error
+    counting, refused = read_attestations(
+        releases.store().attestations,
+        {rule.id for rule in rulebook.rules if rule.attestable},
+        portfolio=releases.portfolio,
+        approvers=approvers,
+        platform=releases.platform_keys(),
+        today=releases.now().date(),
+    )
+    return sorted(set(approvers.names.values())), counting, refused
 
 
 def _basis(evaluation: dict[str, Any]) -> dict[str, Any]:

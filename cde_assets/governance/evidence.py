@@ -10,6 +10,7 @@ import dagster as dg
 from cde_assets.metadata import OWNERS, table
 from cde_checks.gate import REPORTS, check_results, judged
 from cde_domain.digests import json_bytes, sha256_of
+from cde_domain.governance.card import ModelCard
 from cde_resources.portfolio import PortfolioResource
 from cde_resources.releases import ReleasesResource
 from cde_serving.evidence import Enclosure, Materialisation, write_pack
@@ -83,8 +84,13 @@ def _enclosures(reports: dict[str, dict[str, Any]], made_from: Mapping[str, Mate
         if sha256_of(content) != made_from[asset].sha256:
             raise dg.Failure(f"{asset} was materialised anew while it was packed", allow_retries=False)
         enclosures[f"reports/{asset}.json"] = Enclosure(content, asset, made_from[asset].run)
-    card = reports["model_card"]["markdown"].encode()
-    enclosures["model_card.md"] = Enclosure(card, "model_card", made_from["model_card"].run)
+    card = reports["model_card"]
+    forms = ModelCard(card["markdown"], card["html"], card["data"]).files()
+    enclosures |= {name: Enclosure(form, "model_card", made_from["model_card"].run) for name, form in forms.items()}
+    judged_in = made_from["compliance_report"].run
+    for attestation in reports["compliance_report"]["reviewers"]["attestations"]:
+        name = f"attestations/{attestation['rule']}.json"
+        enclosures[name] = Enclosure(json_bytes(attestation), "compliance_report", judged_in)
     return enclosures
 
 

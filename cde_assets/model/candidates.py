@@ -1,15 +1,23 @@
 """The candidates for the challenger, compared on the same folds."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pandas as pd
 
 from cde_assets.metadata import OWNERS, picture, table
+from cde_assets.model.continuation import champion_to_continue, refusals, training_rows
+from cde_assets.model.training_config import TrainingConfig
 from cde_domain.features.table import labels_of, matrix_of
 from cde_resources.artefacts import recorded_digest
 from cde_resources.mlflow import MlflowResource, training_run
 from cde_resources.portfolio import PortfolioResource
+from cde_resources.releases import ReleasesResource
+
+if TYPE_CHECKING:  # scikit-learn and XGBoost take seconds to import
+    from cde_domain.training.candidates import Comparison
+    from cde_domain.training.options import TrainingOptions
 
 GROUP = "model"
 
@@ -17,34 +25,32 @@ GROUP = "model"
 @dg.asset(group_name=GROUP, owners=OWNERS, kinds={"scikitlearn", "xgboost", "mlflow"})
 def candidate_models(
     context: dg.AssetExecutionContext,
+    config: TrainingConfig,
     portfolio: PortfolioResource,
     registry: MlflowResource,
+    releases: ReleasesResource,
     mlflow: dg.ResourceParam[Any],
     training_set: pd.DataFrame,
 ) -> dict[str, Any]:
     """
     Monotone trees of three kinds, their soft vote, a points scorecard and logistic regression, on the same folds.
 
-    The best that compiles becomes the challenger; the scorecard and the regression set the benchmark.
+    The best that compiles becomes the challenger; the scorecard and the regression set the benchmark. In mode
+    `incremental` the champion with more rounds is the only candidate beside the benchmarks.
     """
     from cde_assets import pictures
     from cde_domain.training import candidates as training
 
     lending = portfolio.load()
-    matrix, repaid = matrix_of(lending, training_set), labels_of(training_set)
-    comparison = training.compare_candidates(
-        lending.features,
-        matrix,
-        repaid,
-        training_set["customer_id"].to_numpy(),
-        boosting=lending.boosting,
-        budget=lending.tuning_budget,
-        tell=context.log.info,
-    )
+    with refusals():
+        compared = _compare(config, context, portfolio, releases, training_set)
+    comparison, repaid = compared.comparison, labels_of(compared.rows)
     entries = [comparison.entry(candidate) for candidate in comparison.candidates]
     for candidate, entry in zip(comparison.candidates, entries, strict=True):
         if candidate.learner is not None:
-            entry |= training.final_facts(candidate.learner, lending.features, matrix, repaid)
+            rows = compared.rows if entry["promotable"] else compared.rows_of_benchmarks
+            learned = matrix_of(lending, rows), labels_of(rows)
+            entry |= training.final_facts(candidate.learner, lending.features, *learned)
     data_digest = recorded_digest(context.instance, dg.AssetKey([*context.asset_key.path[:-1], "training_set"]))
     with training_run(context, mlflow) as tracking:
         parent = tracking.active_run().info.run_id
@@ -64,6 +70,8 @@ def candidate_models(
         {
             "chosen": comparison.chosen.kind,
             "reason": comparison.reason,
+            "mode": config.mode,
+            "options": compared.options.named,
             "best_auc": float(comparison.chosen.auc.mean()),
             **{f"{found.kind}_auc": float(found.auc.mean()) for found in comparison.benchmarks},
             "mlflow_run": dg.MetadataValue.url(registry.run_url(parent)),
@@ -73,16 +81,67 @@ def candidate_models(
         }
     )
     return {
-        "rows": len(training_set),
+        "rows": len(compared.rows),
         "folds": len(comparison.chosen.auc),
         "training_set_sha256": data_digest,
         "tuning_budget": lending.tuning_budget,
-        "rule": training.RULE,
+        "rule": comparison.rule,
+        "training": {"mode": config.mode, "options": config.options()},
         "chosen": training.describe(comparison.chosen.learner),
         "reason": comparison.reason,
         "candidates": entries,
         "tried": comparison.settings_tried,
     }
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """The comparison, the rows it was made on, and those that the benchmarks learn from in the end."""
+
+    comparison: "Comparison"
+    rows: pd.DataFrame
+    rows_of_benchmarks: pd.DataFrame
+    options: "TrainingOptions"
+
+
+def _compare(
+    config: TrainingConfig,
+    context: dg.AssetExecutionContext,
+    portfolio: PortfolioResource,
+    releases: ReleasesResource,
+    training_set: pd.DataFrame,
+) -> _Compared:
+    from cde_domain.training import candidates as training
+    from cde_domain.training.options import TrainingOptionError, TrainingOptions
+
+    lending, options = portfolio.load(), TrainingOptions(**config.options())
+    if config.mode == "full":
+        comparison = training.compare_candidates(
+            lending.features,
+            matrix_of(lending, training_set),
+            labels_of(training_set),
+            training_set["customer_id"].to_numpy(),
+            boosting=lending.boosting,
+            budget=lending.tuning_budget,
+            options=options,
+            tell=context.log.info,
+        )
+        return _Compared(comparison, training_set, training_set, options)
+    if not options.are_off:
+        raise TrainingOptionError(
+            f"{options.named} cannot be set in mode incremental, because the champion's trees were grown without: "
+            "leave the option out, or train in mode full"
+        )
+    learner = champion_to_continue(releases, portfolio, config.added_rounds)
+    rows = training_rows(portfolio, lending, dict(learner.origin), training_set)
+    comparison = training.compare_continuation(
+        learner,
+        lending.features,
+        (matrix_of(lending, rows.fit), labels_of(rows.fit)),
+        rows.fit["customer_id"].to_numpy(),
+        (matrix_of(lending, rows.known), labels_of(rows.known)),
+    )
+    return _Compared(comparison, rows.fit, pd.concat([rows.known, rows.fit]), options)
 
 
 def _row(entry: dict[str, Any]) -> dict[str, Any]:

@@ -15,9 +15,10 @@ from cde_domain.features.feature import feature_matrix
 from cde_domain.features.frame import columns_of_frame
 from cde_domain.features.table import labels_of, matrix_of
 from cde_domain.governance.fairness import SMALL_BOOK
+from cde_domain.governance.intervals import wilson
 from cde_domain.model import cut_offs
 from cde_domain.model.evaluation import Performance, by_quarter, compare, decision_mix, swap_set
-from cde_domain.model.metrics import auc
+from cde_domain.model.metrics import auc, calibration_bins
 from cde_domain.model.scoring_model import ScoringModel
 from cde_domain.portfolio import Portfolio
 from cde_domain.release import Bundle, BundleError
@@ -64,6 +65,7 @@ def evaluation(
         "decisions": decision_mix(decisions, repaid),
         "policy": {"version": policy.version, "approve_at": policy.approve_at, "review_at": policy.review_at},
         "quarters": _quarters(holdout_set, repaid, scores),
+        "calibration": _calibration(model, lending, holdout_set, out_of_fold_scores),
         "credit_policy": _credit_policy(lending, policy, model, feature_table, holdout_set, out_of_fold_scores),
         "benchmarks": _benchmarks(candidate_models),
         "champion": _against_champion(releases, loan_book, holdout_set, scores, decisions),
@@ -81,6 +83,28 @@ def _cross_validation(scored: pd.DataFrame) -> dict[str, Any]:
 def _quarters(holdout: pd.DataFrame, repaid: Array, scores: Array) -> list[dict[str, Any]]:
     dates = holdout["applied_at"]
     return by_quarter(dates.to_numpy(dtype="datetime64[D]"), repaid, scores) if dates.notna().all() else []
+
+
+def _calibration(
+    model: ScoringModel, lending: Portfolio, holdout: pd.DataFrame, out_of_fold: pd.DataFrame
+) -> dict[str, Any]:
+    """Mean score and repayment rate in ten bins of equally many applications, best scores last."""
+    small = len(out_of_fold) < SMALL_BOOK
+    rows = out_of_fold if small else holdout
+    scores = rows["score"].to_numpy() if small else model.scores(matrix_of(lending, rows))
+    return {
+        "measured_on": "out_of_fold" if small else "holdout",
+        "rows": len(rows),
+        "bins": [
+            {
+                "mean_score": score,
+                "repaid": rate,
+                "interval": list(wilson(round(rate * count), int(count))),
+                "rows": int(count),
+            }
+            for score, rate, count in calibration_bins(labels_of(rows), scores).tolist()
+        ],
+    }
 
 
 def _credit_policy(

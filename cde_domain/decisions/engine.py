@@ -20,7 +20,6 @@ from cde_domain.portfolio import Portfolio
 Array = NDArray[np.float64]
 
 MAX_REASONS = 4  # 12 CFR 1002.9(b)(2), comment 1: more than four are not likely to be helpful
-MAX_RISK_FACTORS = 5
 
 
 class DecidedBy(StrEnum):
@@ -106,7 +105,7 @@ class DecisionEngine:
             score=score if np.isfinite(score) else None,
             decided_by=decided_by,
             reason_codes=codes,
-            risk_factors=tuple(text for _, text in reasons[:MAX_RISK_FACTORS]),
+            risk_factors=tuple(text for _, text in reasons[:MAX_REASONS]),
             base=self.model.base,
             contributions=dict(zip(self.model.feature_names, contributions[0].tolist(), strict=True)),
             features=values,

@@ -4,9 +4,10 @@ Numbers are themselves, dates are days since 1970-01-01, flags are 0 and 1, cate
 declared list, and NaN is unknown. A list inside an application (accounts, inquiries) is a `Nested`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,12 @@ Array = NDArray[np.float64]
 _EPOCH = date(1970, 1, 1).toordinal()
 
 
+# Loops of numba's, since one application is decided at a time, and NumPy takes microseconds a call for that. They add
+# one item after the other: NumPy's pairwise summation would give other last bits for one row than for many.
+
+
 @njit(cache=True)
 def _segment_sums(values: NDArray[Any], offsets: NDArray[Any], known: NDArray[Any]) -> NDArray[Any]:
-    # One sequential loop: NumPy's pairwise summation would give other last bits for one row than for many.
     sums = np.full(len(known), np.nan)
     for row in range(len(known)):
         if known[row]:
@@ -32,6 +36,47 @@ def _segment_sums(values: NDArray[Any], offsets: NDArray[Any], known: NDArray[An
                 total += values[item]
             sums[row] = total
     return sums
+
+
+@njit(cache=True)
+def _segment_sizes(offsets: NDArray[Any], known: NDArray[Any]) -> NDArray[Any]:
+    sizes = np.full(len(known), np.nan)
+    for row in range(len(known)):
+        if known[row]:
+            sizes[row] = offsets[row + 1] - offsets[row]
+    return sizes
+
+
+@njit(cache=True)
+def _spread(per_row: NDArray[Any], offsets: NDArray[Any]) -> NDArray[Any]:
+    values = np.empty(offsets[-1])
+    for row in range(len(per_row)):
+        values[offsets[row] : offsets[row + 1]] = per_row[row]
+    return values
+
+
+@njit(cache=True)
+def _is_flagged(codes: NDArray[Any], flags: NDArray[Any]) -> NDArray[Any]:
+    flagged = np.zeros(len(codes), np.bool_)
+    for item in range(len(codes)):
+        if codes[item] == codes[item]:
+            flagged[item] = flags[int(codes[item])]
+    return flagged
+
+
+@cache
+def _flags(categories: tuple[str, ...], chosen: tuple[str, ...]) -> NDArray[np.bool_]:
+    positions = [categories.index(category) for category in chosen]  # a misspelt one is an error, not never true
+    return np.isin(np.arange(len(categories)), positions)
+
+
+@njit(cache=True)
+def _quotients(numerator: NDArray[Any], denominator: NDArray[Any]) -> NDArray[Any]:
+    quotients = np.full(len(denominator), np.nan)
+    for row in range(len(denominator)):
+        if denominator[row] > 0:
+            quotients[row] = numerator[row] / denominator[row]
+    return quotients
 
 
 @njit(cache=True)
@@ -66,19 +111,17 @@ class Nested:
 
     def is_any(self, name: str, *categories: str) -> NDArray[np.bool_]:
         """Per item: is the field one of these categories?"""
-        codes = [self.categories[name].index(category) for category in categories]
-        return np.isin(self.fields[name], codes)
+        return _is_flagged(self.fields[name], _flags(self.categories[name], categories))
 
     def spread(self, per_row: Array) -> Array:
         """A value per row repeated for each of its items."""
-        return np.repeat(per_row, np.diff(self.offsets))
+        return _spread(per_row, self.offsets)
 
     def count(self, where: NDArray[np.bool_] | None = None) -> Array:
         """How many items a row has (of those `where`)."""
-        flags = np.ones(self.offsets[-1]) if where is None else where.astype(np.float64)
-        return self.sum(flags)
+        return _segment_sizes(self.offsets, self.known) if where is None else self.sum(where)
 
-    def sum(self, values: Array) -> Array:
+    def sum(self, values: Array | NDArray[np.bool_]) -> Array:
         """The sum of `values` (per item) in each row, added in order."""
         return _segment_sums(values, self.offsets, self.known)
 
@@ -102,9 +145,7 @@ class Nested:
 
 def ratio(numerator: Array, denominator: Array) -> Array:
     """Elementwise quotient; NaN (unknown) where the denominator is zero, negative or unknown."""
-    result = np.full(len(denominator), np.nan)
-    np.divide(numerator, denominator, out=result, where=denominator > 0)
-    return result
+    return _quotients(numerator, denominator)
 
 
 @dataclass(frozen=True)
@@ -130,6 +171,40 @@ def columns_of_application(application: BaseModel, specs: tuple[ColumnSpec, ...]
             value = None if value is None else getattr(value, name)
         values[spec.name] = _nested(value, spec) if spec.kind == "list" else np.array([_number(value, spec)])
     return Columns(rows=1, values=values)
+
+
+def repeated(columns: Columns, changed: Mapping[str, Array]) -> Columns:
+    """The columns of one application in as many rows as each array of `changed` has, those columns replaced by it."""
+    rows = len(next(iter(changed.values())))
+    return Columns(rows, _Repeated(columns, rows, changed))
+
+
+@dataclass(frozen=True)
+class _Repeated(Mapping[str, Array | Nested]):
+    """Columns that are repeated when a feature asks for them: few features see the long lists."""
+
+    columns: Columns
+    rows: int
+    changed: Mapping[str, Array]
+
+    def __getitem__(self, name: str) -> Array | Nested:
+        if name in self.changed:
+            return self.changed[name]
+        value = self.columns.values[name]
+        if not isinstance(value, Nested):
+            return np.repeat(value, self.rows)
+        return Nested(
+            fields={item: np.tile(values, self.rows) for item, values in value.fields.items()},
+            categories=value.categories,
+            offsets=np.arange(self.rows + 1) * value.offsets[-1],
+            known=np.repeat(value.known, self.rows),
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns.values)
+
+    def __len__(self) -> int:
+        return len(self.columns.values)
 
 
 def _nested(items: list[BaseModel] | None, spec: ColumnSpec) -> Nested:

@@ -1,12 +1,11 @@
 """Attestations: what no program can decide, and a named person has put their name to."""
 
 import datetime
-from pathlib import Path
+from typing import Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-FILE = "attestations.yaml"  # beside the portfolio's policy
+MAX_DAYS = 366
 
 
 class AttestationError(ValueError):
@@ -14,49 +13,25 @@ class AttestationError(ValueError):
 
 
 class Attestation(BaseModel):
-    """
-    One person's word for one rule.
-
-    It holds from `date` until `expires`. A signature over the file is checked where the evidence is packed; here it is
-    taken as written.
-    """
+    """One person's word for one rule. It holds from `date` until `expires`, at most a year."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     rule: str = Field(min_length=1)
     name: str = Field(min_length=3)
-    role: str = Field(min_length=2)
+    role: str = ""
     date: datetime.date
     expires: datetime.date
     statement: str = Field(min_length=10)
 
     @model_validator(mode="after")
-    def _lasts(self) -> "Attestation":
+    def _lasts(self) -> Self:
         if self.expires <= self.date:
             raise ValueError("it expires before it begins")
+        if self.expires - self.date > datetime.timedelta(days=MAX_DAYS):
+            raise ValueError(f"it lasts longer than {MAX_DAYS} days")
         return self
 
     def holds_on(self, day: datetime.date) -> bool:
         """Whether the attestation holds on a day."""
         return self.date <= day < self.expires
-
-
-class _Attestations(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    attestations: tuple[Attestation, ...]
-
-
-def read_attestations(path: Path) -> tuple[Attestation, ...]:
-    """
-    Read a portfolio's attestations, from YAML or JSON; none where there is no file.
-
-    Raises:
-        AttestationError: the file is no list of attestations; the message names file and field.
-    """
-    if not path.is_file():
-        return ()
-    try:
-        return _Attestations.model_validate(yaml.safe_load(path.read_text(encoding="utf-8"))).attestations
-    except (yaml.YAMLError, ValueError) as error:
-        raise AttestationError(f"{path.name}: {error}") from error

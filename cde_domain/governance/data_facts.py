@@ -88,9 +88,14 @@ def _known(book: pd.DataFrame, pattern: str) -> float:
     return max(shares, default=0.0)  # what is not asked for is not recorded
 
 
-def split_facts(training: pd.DataFrame, holdout: pd.DataFrame) -> list[Fact]:
-    """Whether the hold-out is later than, and apart from, what was learned from."""
-    shared = len(set(training["customer_id"]) & set(holdout["customer_id"]))
+def split_facts(training: pd.DataFrame, holdout: pd.DataFrame, learned: pd.DataFrame) -> list[Fact]:
+    """
+    Whether the hold-out is later than, and apart from, what was learned from.
+
+    `learned` are all applications that the model met, those that a continued champion learned from before included.
+    """
+    met = set(training["customer_id"]) | set(learned["customer_id"])
+    shared = len(met & set(holdout["customer_id"]))
     facts = counted("holdout_set.parquet", {"n_applicants_in_both": shared})
     if holdout["applied_at"].isna().any() or training["applied_at"].isna().any():
         why = "the book has no dates"

@@ -11,6 +11,7 @@ from cde_domain.features.feature import Feature
 from cde_domain.governance.facts import Fact, counted, not_applicable
 from cde_domain.governance.fairness import MIN_REPORTED, MIN_VERDICT
 from cde_domain.governance.intervals import absolute, wilson
+from cde_domain.governance.noise import moved_a_little
 from cde_domain.model.metrics import auc, auc_error
 from cde_domain.model.monotone import GRID, monotone_violations
 from cde_domain.model.scoring_model import ScoringModel
@@ -20,7 +21,6 @@ Array = NDArray[np.float64]
 ARTEFACT = "evaluation.json"
 BAND = 0.05
 NOISE = 0.01
-RESAMPLING = ("resampling", "class_weight", "scale_pos_weight")
 
 
 def ranking_facts(measured: dict[str, Any], champion: dict[str, Any] | None) -> list[Fact]:
@@ -77,10 +77,7 @@ def served_form_facts(
     """Monotone directions on a grid, and decisions when every number moves by 1 %."""
     violations = monotone_violations(model.trees, features, training)
     random = np.random.default_rng(0)
-    numeric = np.array([not feature.categories for feature in features])
-    moved = holdout * np.where(numeric, 1 + NOISE * random.standard_normal(holdout.shape), 1.0)
-    # A rank or a count has no hundredth: whole numbers move to whole numbers.
-    moved = np.where((np.nan_to_num(holdout) % 1 == 0).all(axis=0), np.round(moved), moved)
+    moved = moved_a_little(features, holdout, random)
     before, after = (decide_all(features, rows, model.scores(rows), policy) for rows in (holdout, moved))
     flipped, rows = int((before != after).sum()), len(holdout)
     facts = counted(
@@ -92,19 +89,3 @@ def served_form_facts(
     )
     flips = Fact("decision_flip_rate_1pct_noise", "challenger_model.json", flipped / rows, wilson(flipped, rows))
     return [*facts, flips]
-
-
-def resampling_facts(parameters: dict[str, Any]) -> list[Fact]:
-    """Nothing to prove where no row was resampled and no class weighted; otherwise the facts are owed."""
-    used = [name for name in RESAMPLING if parameters.get(name) not in (None, "none", 1, 1.0)]
-    if used:
-        return []
-    return not_applicable(
-        "challenger_model.json",
-        "trained on rows as they are, without resampling or class weights",
-        [
-            "resampled_rows_outside_training_fold",
-            "recalibrated_on_unresampled_data",
-            "brier_minus_brier_of_unresampled_twin",
-        ],
-    )

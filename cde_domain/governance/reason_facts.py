@@ -6,14 +6,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cde_domain.decisions.engine import MAX_REASONS, DecidedBy, DecisionEngine
+from cde_domain.decisions.engine import DecidedBy, DecisionEngine
 from cde_domain.decisions.policy import Outcome
 from cde_domain.governance.facts import Fact, counted, not_applicable
+from cde_domain.governance.fairness import MIN_REPORTED, MIN_VERDICT
+from cde_domain.governance.notices import strongest
 
 Array = NDArray[np.float64]
 
 ARTEFACT = "explanation_report.json"
 AUDITED = 500
+MIN_VSI = 0.9
 # 12 CFR 1002.9(b)(2): "internal standards or policies" and "failed to achieve a qualifying score" are insufficient.
 GENERIC = (
     "internal standard",
@@ -33,26 +36,56 @@ def explanation_facts(report: Mapping[str, Any], slope: float) -> list[Fact]:
             "additivity_error": report["additivity_error"],
             "sign_convention": "positive_raises_repayment" if slope > 0 else "positive_lowers_repayment",
             "reasons_not_in_catalogue": report["rejected"] - report["rejected_with_catalogued_reasons"],
+            "notices_with_two_reasons_of_one_group": report["groups"]["notices_with_two_reasons_of_one_group"],
+            "lime_used_for_reasons_and_vsi_below_0_9": (
+                report["lime"]["used_for_reasons"] and report["lime"]["own_top4_jaccard"] < MIN_VSI
+            ),
         },
     )
-    if not report["rejected"]:
-        return [
-            *facts,
-            Fact("share_adverse_with_1_to_4_reasons", ARTEFACT, sufficient=False),
-            Fact("repair_rate", ARTEFACT, sufficient=False),
-        ]
-    share = report["rejected_with_one_to_four_reasons"] / report["rejected"]
-    facts += counted(ARTEFACT, {"share_adverse_with_1_to_4_reasons": share})
-    repaired = report["repair_rate"]
-    return [*facts, Fact("repair_rate", ARTEFACT, repaired, sufficient=repaired is not None)]
+    if report["rejected"]:
+        share = report["rejected_with_one_to_four_reasons"] / report["rejected"]
+        facts += counted(ARTEFACT, {"share_adverse_with_1_to_4_reasons": share})
+    else:
+        facts.append(Fact("share_adverse_with_1_to_4_reasons", ARTEFACT, sufficient=False))
+    return [*facts, *_faithfulness_facts(report["faithfulness"]), *_stability_facts(report)]
+
+
+def _faithfulness_facts(measured: Mapping[str, Any]) -> list[Fact]:
+    notices = measured["notices"]
+    named = {
+        "repair_rate": "repair_rate",
+        "share_where_fixing_reasons_beats_random_features": "beats_random",
+        "faithfulness_correlation_mean": "correlation",
+    }
+    if notices < MIN_REPORTED:
+        return [Fact(metric, ARTEFACT, sufficient=False) for metric in named]
+    return [_estimate(metric, measured, name, notices) for metric, name in named.items()]
+
+
+def _stability_facts(report: Mapping[str, Any]) -> list[Fact]:
+    notices, stability = report["notices"]["rows"], report["stability"]
+    named = {
+        "top4_overlap_between_two_baselines": (report["baselines"], "top4_jaccard"),
+        "top4_jaccard_across_10_backgrounds": (stability.get("baselines"), "top4_jaccard"),
+        "rank_corr_under_1pct_noise": (stability.get("noise"), "rank_correlation"),
+    }
+    if notices < MIN_REPORTED:
+        return [Fact(metric, ARTEFACT, sufficient=False) for metric in named]
+    return [_estimate(metric, measured, name, notices) for metric, (measured, name) in named.items()]
+
+
+def _estimate(metric: str, measured: Mapping[str, Any], name: str, rows: int) -> Fact:
+    value, interval = measured[name], measured[f"{name}_interval"]
+    if value is None or interval is None:
+        return Fact(metric, ARTEFACT, sufficient=False)
+    return Fact(metric, ARTEFACT, value, (interval[0], interval[1]), sufficient=rows >= MIN_VERDICT)
 
 
 def reason_facts(engine: DecisionEngine, matrix: Array) -> list[Fact]:
     """
     Decide the rejected rows of a (rows, features) matrix again, up to 500, and look at every reason given.
 
-    The reasons are computed a second time from the contributions alone, and once more against all applicants instead of
-    those who just passed (12 CFR 1002.9(b)(2), comment 5 names both).
+    The reasons are computed a second time from the contributions alone.
     """
     model = engine.model
     margins, contributions = model.trees.explain(matrix)
@@ -63,9 +96,8 @@ def reason_facts(engine: DecisionEngine, matrix: Array) -> list[Fact]:
         for position, feature in enumerate(engine.portfolio.features)
         for known in (True, False)
     }
-    everybody, baseline = contributions.mean(axis=0), np.array(model.reason_baseline)
+    baseline = np.array(model.reason_baseline)
     unused = favourable = matched = rejected = unnamed = 0
-    overlaps: list[float] = []
     rules = {rule.code for rule in engine.policy.rules}
     for row in low[:AUDITED]:
         decision = engine.decide_features(matrix[row : row + 1])
@@ -79,9 +111,7 @@ def reason_facts(engine: DecisionEngine, matrix: Array) -> list[Fact]:
         own = contributions[row]
         unused += int((~used[cited]).sum())
         favourable += int((own[cited] >= 0).sum())
-        matched += cited == _strongest(own, baseline)
-        other = _strongest(own, everybody)
-        overlaps.append(len(set(cited) & set(other)) / max(len(cited), len(other), 1))
+        matched += tuple(cited) == strongest(own, baseline)
     texts = [rule.reason for rule in engine.policy.rules] + [
         feature.reason_text(known=known) for feature in engine.portfolio.features for known in (True, False)
     ]
@@ -96,20 +126,5 @@ def reason_facts(engine: DecisionEngine, matrix: Array) -> list[Fact]:
     )
     if not rejected:
         why = "the model rejects nobody here"
-        shares = ["recomputed_reason_match_rate", "top4_overlap_between_two_baselines"]
-        return facts + not_applicable("challenger_model.json", why, shares)
-    return facts + counted(
-        "challenger_model.json",
-        {
-            "recomputed_reason_match_rate": matched / rejected,
-            "top4_overlap_between_two_baselines": float(np.mean(overlaps)),
-        },
-    )
-
-
-def _strongest(contributions: Array, baseline: Array) -> list[int]:
-    """The features that hold an applicant back most against a baseline, at most four, worst first."""
-    shortfall = contributions - baseline
-    against = [int(p) for p in np.argsort(shortfall, kind="stable") if shortfall[p] < 0]
-    own = [position for position in against if contributions[position] < 0]
-    return (own or against)[:MAX_REASONS]
+        return facts + not_applicable("challenger_model.json", why, ["recomputed_reason_match_rate"])
+    return facts + counted("challenger_model.json", {"recomputed_reason_match_rate": matched / rejected})

@@ -96,7 +96,12 @@ class RuleCheck(_Strict):
 
 
 class Rule(_Strict):
-    """One rule with its conditions, all of which must hold."""
+    """
+    One rule with its conditions, all of which must hold.
+
+    `at_the_gate` names blocking checks (`asset/check`) that decide the rest of it after the rules were decided:
+    nothing is promoted unless they passed too.
+    """
 
     id: str = Field(pattern=r"^[A-Z]+-\d\d$")
     title: str = Field(min_length=1)
@@ -108,6 +113,7 @@ class Rule(_Strict):
     artefact: str
     on_missing: Literal["fail", "not_yet_measured"]
     attestable: bool = False
+    at_the_gate: tuple[str, ...] = ()
     checks: tuple[RuleCheck, ...] = Field(min_length=1)
 
     @model_validator(mode="after")

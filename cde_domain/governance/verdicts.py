@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from cde_domain.governance.attestations import Attestation, AttestationError
-from cde_domain.governance.facts import Fact, FactError, Value
+from cde_domain.governance.facts import METRICS, Fact, FactError, Value
 from cde_domain.governance.intervals import Interval
 from cde_domain.governance.rulebook import (
     Jurisdiction,
@@ -56,7 +56,11 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class RuleResult:
-    """A rule with its status and every condition behind it; `attested_by` names who answers for it."""
+    """
+    A rule with its status and every condition behind it; `attested_by` names who answers for it.
+
+    `at_the_gate` names the checks that must pass too before a promotion.
+    """
 
     id: str
     title: str
@@ -69,6 +73,7 @@ class RuleResult:
     attested_by: str = ""
     attested_on: str = ""
     why: str = ""
+    at_the_gate: tuple[str, ...] = ()
 
     @property
     def blocks(self) -> bool:
@@ -90,12 +95,17 @@ class RuleResult:
     def as_json(self) -> dict[str, Any]:
         """The result as JSON."""
         plain = asdict(self)
-        plain["sources"] = list(self.sources)
+        plain["sources"], plain["at_the_gate"] = list(self.sources), list(self.at_the_gate)
         plain["checks"] = [
             {key: list(value) if isinstance(value, tuple) else value for key, value in check.items()}
             for check in plain["checks"]
         ]
-        return plain | {"blocks": self.blocks, "open_checks": self.open_checks, "number": self.number()}
+        return plain | {
+            "blocks": self.blocks,
+            "open_checks": self.open_checks,
+            "number": self.number(),
+            "plain": self.plain(),
+        }
 
     def number(self) -> str:
         """The deciding number with its interval and threshold, in one line."""
@@ -107,6 +117,30 @@ class RuleResult:
             return f"{about}: {check.why}" if check.why else about
         span = f" ({_text(check.interval[0])} to {_text(check.interval[1])})" if check.interval else ""
         return f"{about} {_text(check.value)}{span}, asked {check.op} {_text(check.threshold)}"
+
+    def plain(self) -> str:
+        """The deciding number in words, for whoever does not know the metrics by name."""
+        check = self.deciding
+        if check is None or self.status is Status.NOT_APPLICABLE:
+            return ""
+        about = f"{METRICS[check.metric]}{f' ({check.subject})' if check.subject else ''}"
+        if check.value is None:
+            return f"{about}: {check.why}" if check.why else about
+        span = f" ({_rounded(check.interval[0])} to {_rounded(check.interval[1])})" if check.interval else ""
+        return f"{about}: {_rounded(check.value)}{span}, asked is {_WORDS[check.op]}{_rounded(check.threshold)}"
+
+
+_WORDS = {"==": "", "<=": "at most ", "<": "less than ", ">=": "at least ", ">": "more than ", "between": "between "}
+
+
+def _rounded(value: Value | tuple[float, float]) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float) and value != int(value) and abs(value) >= 1e-3:
+        return f"{value:.3f}".rstrip("0").replace("-", "\u2212")
+    if isinstance(value, tuple | list):
+        return f"{_rounded(value[0])} and {_rounded(value[1])}"
+    return _text(value)
 
 
 def _text(value: Value | tuple[float, float]) -> str:
@@ -158,7 +192,8 @@ def _result(
     attestation: Attestation | None,
 ) -> RuleResult:
     common: dict[str, Any] = {
-        name: getattr(rule, name) for name in ("id", "title", "phase", "severity", "legal_status", "sources")
+        name: getattr(rule, name)
+        for name in ("id", "title", "phase", "severity", "legal_status", "sources", "at_the_gate")
     }
     if jurisdiction not in rule.jurisdictions:
         elsewhere = f"a rule for {', '.join(rule.jurisdictions)}"

@@ -49,9 +49,11 @@ class BoostingSettings:
         """Read what a fitted model saved; whoever loads has verified the file's digest before."""
         return BoostedTrees.load(features, path)
 
-    def fit(self, features: tuple[Feature, ...], matrix: Array, repaid: Array) -> "BoostedTrees":
+    def fit(
+        self, features: tuple[Feature, ...], matrix: Array, repaid: Array, weights: Array | None = None
+    ) -> "BoostedTrees":
         """Fit boosted trees; see `fit`."""
-        return BoostedTrees(features, fit(features, matrix, repaid, self))
+        return BoostedTrees(features, fit(features, matrix, repaid, self, weights=weights))
 
 
 @dataclass(frozen=True)
@@ -85,20 +87,34 @@ class BoostedTrees:
         return cls(features, xgb.Booster(model_file=path))
 
 
-def to_dmatrix(features: tuple[Feature, ...], matrix: Array, repaid: Array | None = None) -> xgb.DMatrix:
+def to_dmatrix(
+    features: tuple[Feature, ...], matrix: Array, repaid: Array | None = None, weights: Array | None = None
+) -> xgb.DMatrix:
     """A DMatrix with the features' names and kinds."""
     return xgb.DMatrix(
         matrix,
         label=repaid,
+        weight=weights,
         feature_names=[feature.name for feature in features],
         feature_types=["c" if feature.categories else "q" for feature in features],
         enable_categorical=True,
+        nthread=1,  # threads that wait for each other take longer than the copy
     )
 
 
-def fit(features: tuple[Feature, ...], matrix: Array, repaid: Array, settings: BoostingSettings) -> xgb.Booster:
+def fit(
+    features: tuple[Feature, ...],
+    matrix: Array,
+    repaid: Array,
+    settings: BoostingSettings,
+    *,
+    weights: Array | None = None,
+    onto: xgb.Booster | None = None,
+) -> xgb.Booster:
     """
     Fit P(repaid) on a (rows, features) matrix and 0/1 labels, monotone in the declared directions.
+
+    With `onto`, the rounds are added behind the trees of that booster, which stays as it is.
 
     Raises:
         ValueError: a categorical feature has more categories than the compiled form can hold.
@@ -111,7 +127,10 @@ def fit(features: tuple[Feature, ...], matrix: Array, repaid: Array, settings: B
     parameters = settings.parameters() | {
         "monotone_constraints": "(" + ",".join(str(feature.monotone) for feature in features) + ")"
     }
-    return xgb.train(parameters, to_dmatrix(features, matrix, repaid), num_boost_round=settings.rounds)
+    if onto is not None:
+        parameters["seed_per_iteration"] = True  # or the rows drawn depend on what else was fitted in this process
+    rows = to_dmatrix(features, matrix, repaid, weights)
+    return xgb.train(parameters, rows, num_boost_round=settings.rounds, xgb_model=onto)
 
 
 def to_ensemble(booster: xgb.Booster) -> TreeEnsemble:

@@ -14,10 +14,12 @@ from cde_domain.model import metrics
 from cde_domain.model.compiled import CompiledTrees, compile_trees
 from cde_domain.training.boosting import BoostedTrees, BoostingSettings
 from cde_domain.training.challenger import cross_fitted_scores, folds_of
+from cde_domain.training.continuation import ContinuedLearner
 from cde_domain.training.forest import Forest, ForestSettings
 from cde_domain.training.histogram import HistogramSettings, HistogramTrees
 from cde_domain.training.learner import Learner, TreeLearner
 from cde_domain.training.linear import LogisticScore, LogisticSettings
+from cde_domain.training.options import AS_THEY_ARE, TrainingOptions, TreatedLearner, WinsorisedTrees
 from cde_domain.training.scorecard import PointsScorecard, ScorecardSettings
 
 Array = NDArray[np.float64]
@@ -41,13 +43,29 @@ RULE = (
 )
 
 
+CONTINUED_RULE = (
+    "Rounds are added behind the champion's trees on loans that it did not learn from. In every fold they are added "
+    "anew without it; the benchmarks also learn from the champion's loans, and all are measured on the new ones."
+)
+
+
 def learner_of(description: Mapping[str, Any]) -> TreeLearner:
-    """The tree learner that `describe` described."""
-    return TREES[description["kind"]](**description["settings"])
+    """The tree learner that `describe` described; of a continued one, that of the whole model."""
+    learner: TreeLearner = TREES[description["kind"]](**description["settings"])
+    return treated(learner, TrainingOptions(**description.get("options", {})))
+
+
+def treated(learner: TreeLearner, options: TrainingOptions) -> TreeLearner:
+    """A learner with the options of training."""
+    return learner if options.are_off else TreatedLearner(learner, options)
 
 
 def describe(learner: Learner | None) -> dict[str, Any]:
     """A learner as JSON."""
+    if isinstance(learner, ContinuedLearner):
+        return learner.describe()
+    if isinstance(learner, TreatedLearner):
+        return describe(learner.learner) | {"options": asdict(learner.options)}
     assert isinstance(learner, BoostingSettings | HistogramSettings | ForestSettings)
     return {"kind": learner.kind, "settings": asdict(learner)}
 
@@ -119,13 +137,22 @@ class CrossValidated:
 
 
 def cross_validate(
-    learner: Learner, features: tuple[Feature, ...], matrix: Array, repaid: Array, fold: NDArray[np.int64]
+    learner: Learner,
+    features: tuple[Feature, ...],
+    matrix: Array,
+    repaid: Array,
+    fold: NDArray[np.int64],
+    *,
+    besides: tuple[Array, Array] | None = None,
 ) -> CrossValidated:
-    """Fit on all folds but one, score that one, for every fold."""
+    """Fit on all folds but one, and on the rows and labels of `besides`; score that one, for every fold."""
     margins = np.empty(len(repaid))
     for number in np.unique(fold):
         inside = fold == number
-        margins[inside] = learner.fit(features, matrix[~inside], repaid[~inside]).margins(matrix[inside])
+        rows, labels = matrix[~inside], repaid[~inside]
+        if besides is not None:
+            rows, labels = np.vstack([besides[0], rows]), np.concatenate([besides[1], labels])
+        margins[inside] = learner.fit(features, rows, labels).margins(matrix[inside])
     return CrossValidated.of(learner.kind, learner, cross_fitted_scores(margins, repaid, fold), repaid, fold)
 
 
@@ -199,20 +226,22 @@ class Comparison:
     """
     All candidates on the same folds.
 
-    `tried` holds every setting, `trees` the kept one of each kind; `chosen` is one of them, for `reason`.
+    `tried` holds every setting, `trees` the kept one of each kind; `chosen` is one of them, for `reason`. A continued
+    champion is compared with the benchmarks only, without a `vote`.
     """
 
     tried: tuple[tuple[CrossValidated, ...], ...]
     trees: tuple[CrossValidated, ...]
-    vote: CrossValidated
+    vote: CrossValidated | None
     benchmarks: tuple[CrossValidated, ...]
     chosen: CrossValidated
     reason: str
+    rule: str = RULE
 
     @property
     def candidates(self) -> tuple[CrossValidated, ...]:
         """Trees, their vote and the benchmarks, in order."""
-        return (*self.trees, self.vote, *self.benchmarks)
+        return (*self.trees, *([self.vote] if self.vote else []), *self.benchmarks)
 
     @property
     def settings_tried(self) -> list[dict[str, Any]]:
@@ -248,10 +277,15 @@ def compare_candidates(
     *,
     boosting: Mapping[str, Any],
     budget: int,
+    options: TrainingOptions = AS_THEY_ARE,
     tell: Callable[[str], object] = lambda _: None,
 ) -> Comparison:
-    """Cross-validate every candidate on a training set, `budget` settings of each kind of trees, and choose."""
-    kinds = settings_to_try(boosting, budget)
+    """
+    Cross-validate every candidate on a training set, `budget` settings of each kind of trees, and choose.
+
+    The options are the trees'; the benchmarks are fitted on rows as they are.
+    """
+    kinds = tuple(tuple(treated(one, options) for one in kind) for kind in settings_to_try(boosting, budget))
     fold = folds_of(repaid, customers, seed=kinds[0][0].seed)
 
     def on_folds(learner: Learner) -> CrossValidated:
@@ -272,6 +306,28 @@ def compare_candidates(
     )
 
 
+def compare_continuation(
+    learner: ContinuedLearner,
+    features: tuple[Feature, ...],
+    new: tuple[Array, Array],
+    customers: NDArray[Any],
+    known: tuple[Array, Array],
+) -> Comparison:
+    """Cross-validate the continued champion and the benchmarks on new loans; `known` are those of the champion."""
+    fold = folds_of(new[1], customers, seed=learner.seed)
+    continued = cross_validate(learner, features, *new, fold)
+    return Comparison(
+        tried=((continued,),),
+        trees=(continued,),
+        vote=None,
+        benchmarks=tuple(cross_validate(one, features, *new, fold, besides=known) for one in BENCHMARKS),
+        chosen=continued,
+        reason=f"the champion {learner.origin['model_digest'][:12]} was continued with {learner.settings.rounds} "
+        f"rounds on {len(customers)} new loans, as the run was configured",
+        rule=CONTINUED_RULE,
+    )
+
+
 def final_facts(learner: Learner, features: tuple[Feature, ...], matrix: Array, repaid: Array) -> dict[str, Any]:
     """
     What a candidate fitted on the whole training set looks like: its importances, and the scorecard's points.
@@ -280,7 +336,7 @@ def final_facts(learner: Learner, features: tuple[Feature, ...], matrix: Array, 
     """
     fitted = learner.fit(features, matrix, repaid)
     sample = matrix[:EXPLAINED_ROWS]
-    if isinstance(fitted, BoostedTrees | HistogramTrees | Forest):
+    if isinstance(fitted, BoostedTrees | HistogramTrees | Forest | WinsorisedTrees):
         trees = compile_trees(fitted.ensemble())
         return {
             "importance": _importance(features, np.abs(trees.explain(sample)[1]).mean(axis=0)),

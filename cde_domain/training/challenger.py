@@ -9,16 +9,16 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 
 from cde_domain.features.feature import Feature
+from cde_domain.model.baseline import reason_baseline
 from cde_domain.model.compiled import compile_trees
 from cde_domain.model.metrics import PsiReference
 from cde_domain.model.scoring_model import ScoringModel, SigmoidCalibrator
 from cde_domain.training.learner import FittedTrees, TreeLearner
+from cde_domain.training.options import WinsorisedTrees
 
 Array = NDArray[np.float64]
 
 FOLDS = 5
-BASELINE_BAND = 0.05  # "at or slightly above" the cut-off
-MIN_BASELINE_ROWS = 200
 
 
 def folds_of(repaid: Array, customers: NDArray[Any], *, seed: int, folds: int = FOLDS) -> NDArray[np.int64]:
@@ -72,10 +72,11 @@ def _calibrator_or_prior(margins: Array, repaid: Array) -> SigmoidCalibrator:
 
 @dataclass(frozen=True)
 class FittedModel:
-    """A scoring model with the library model it was compiled from."""
+    """A scoring model, the library model it was compiled from, and how many rows its calibrator was fitted on."""
 
     scoring_model: ScoringModel
     library_model: FittedTrees
+    calibrated_on: int
 
 
 def fit_scoring_model(
@@ -87,9 +88,13 @@ def fit_scoring_model(
     *,
     approve_at: float,
     provenance: dict[str, Any],
+    known: Array | None = None,
 ) -> FittedModel:
     """
     Fit, calibrate and compile a model on a training set of shape (rows, features) with 0/1 labels.
+
+    `known` are rows that a continued champion learned from: ranges, reasons' baseline and stability references are
+    theirs too, the calibrator is not.
 
     Raises:
         CannotCompileError: the trees do not fit the compiled form.
@@ -99,33 +104,22 @@ def fit_scoring_model(
     library_model = settings.fit(features, matrix, repaid)
     trees = compile_trees(library_model.ensemble())
     calibrator = _calibrator_or_prior(margins, repaid)
-    training_margins, contributions = trees.explain(matrix)
+    learned = matrix if known is None else np.vstack([known, matrix])
+    training_margins, contributions = trees.explain(learned)
     baseline = reason_baseline(calibrator.scores(training_margins), contributions, approve_at)
+    if isinstance(library_model, WinsorisedTrees):
+        provenance = provenance | {"winsorised_at": library_model.bounds_as_json()}
     model = ScoringModel(
         trees=trees,
         calibrator=calibrator,
         feature_names=tuple(feature.name for feature in features),
-        ranges=tuple(_range(matrix[:, position]) for position in range(len(features))),
-        unknown_seen=tuple(bool(np.isnan(values).any()) for values in matrix.T),
+        ranges=tuple(_range(learned[:, position]) for position in range(len(features))),
+        unknown_seen=tuple(bool(np.isnan(values).any()) for values in learned.T),
         reason_baseline=tuple(baseline.tolist()),
-        feature_references=tuple(asdict(PsiReference.of(values)) for values in matrix.T),
+        feature_references=tuple(asdict(PsiReference.of(values)) for values in learned.T),
         provenance=provenance,
     )
-    return FittedModel(model, library_model)
-
-
-def reason_baseline(scores: Array, contributions: Array, approve_at: float) -> Array:
-    """
-    The mean contributions of applicants who just passed: those scored within 0.05 above the cut-off.
-
-    Where fewer than 200 are, the 200 nearest above it; where nobody passes, the best-scored applicants.
-    """
-    passing = np.flatnonzero(scores >= approve_at)
-    near = passing[scores[passing] < approve_at + BASELINE_BAND]
-    if len(near) < MIN_BASELINE_ROWS:
-        candidates = passing if len(passing) else np.argsort(-scores, kind="stable")[:MIN_BASELINE_ROWS]
-        near = candidates[np.argsort(scores[candidates], kind="stable")[:MIN_BASELINE_ROWS]]
-    return contributions[near].mean(axis=0)
+    return FittedModel(model, library_model, len(margins))
 
 
 def _range(values: Array) -> tuple[float, float] | None:

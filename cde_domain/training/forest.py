@@ -52,7 +52,9 @@ class ForestSettings:
         """Read what a fitted model saved; whoever loads has verified the file's digest before."""
         return Forest.load(features, path)
 
-    def fit(self, features: tuple[Feature, ...], matrix: Array, repaid: Array) -> "Forest":
+    def fit(
+        self, features: tuple[Feature, ...], matrix: Array, repaid: Array, weights: Array | None = None
+    ) -> "Forest":
         """Fit a forest; unknown values are filled in, because scikit-learn's monotone trees take none."""
         encoding = Encoding.of(features, matrix, repaid, fill_unknown=True)
         forest = RandomForestClassifier(
@@ -60,7 +62,7 @@ class ForestSettings:
             monotonic_cst=[feature.monotone for feature in features],
             n_jobs=self.threads,
         )
-        forest.fit(encoding.encode(matrix), repaid)
+        forest.fit(encoding.encode(matrix), repaid, sample_weight=weights)
         forest.n_jobs = 1  # several threads add the trees' votes in any order, which changes the last bits
         return Forest(forest, encoding)
 

@@ -46,14 +46,16 @@ class HistogramSettings:
         """Read what a fitted model saved; whoever loads has verified the file's digest before."""
         return HistogramTrees.load(features, path)
 
-    def fit(self, features: tuple[Feature, ...], matrix: Array, repaid: Array) -> "HistogramTrees":
+    def fit(
+        self, features: tuple[Feature, ...], matrix: Array, repaid: Array, weights: Array | None = None
+    ) -> "HistogramTrees":
         """Fit boosted trees; unknown values take the branch that training found better for them."""
         encoding = Encoding.of(features, matrix, repaid, fill_unknown=False)
         boosting = HistGradientBoostingClassifier(
             **self.parameters(), monotonic_cst=[feature.monotone for feature in features]
         )
         with threadpool_limits(1, user_api="openmp"):  # sums in one order give the same bits on every machine
-            boosting.fit(encoding.encode(matrix), repaid)
+            boosting.fit(encoding.encode(matrix), repaid, sample_weight=weights)
         return HistogramTrees(boosting, encoding)
 
 

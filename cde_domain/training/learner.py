@@ -1,7 +1,7 @@
 """What every way to learn has in common: settings that fit, and models that give margins."""
 
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,11 @@ class FittedScore(Protocol):
 
 
 class Learner(Protocol):
-    """Hyperparameters that know how to fit; `kind` names the way to learn."""
+    """Hyperparameters that know how to fit."""
 
-    kind: ClassVar[str]
+    @property
+    def kind(self) -> str:
+        """The name of the way to learn."""
 
     def parameters(self) -> dict[str, Any]:
         """The hyperparameters in the library's terms."""
@@ -34,7 +36,9 @@ class Learner(Protocol):
 class FittedTrees(FittedScore, Protocol):
     """An additive ensemble of trees in its library's form: what is compiled, and kept to compare with."""
 
-    suffix: ClassVar[str]
+    @property
+    def suffix(self) -> str:
+        """The suffix of the library's own file."""
 
     def ensemble(self) -> TreeEnsemble:
         """The trees in neutral form."""
@@ -47,17 +51,24 @@ class FittedTrees(FittedScore, Protocol):
 
 
 class TreeLearner(Protocol):
-    """Hyperparameters of an ensemble that can be compiled and served; `margin` says what its trees add up to."""
+    """Hyperparameters of an ensemble that can be compiled and served."""
 
-    kind: ClassVar[str]
-    margin: ClassVar[str]
+    @property
+    def kind(self) -> str:
+        """The name of the way to learn."""
+
+    @property
+    def margin(self) -> str:
+        """What the trees add up to."""
 
     @property
     def seed(self) -> int:
         """What chance in training, and the folds, are drawn from."""
 
-    def fit(self, features: tuple[Feature, ...], matrix: Array, repaid: Array) -> FittedTrees:
-        """Fit trees; see `Learner.fit`."""
+    def fit(
+        self, features: tuple[Feature, ...], matrix: Array, repaid: Array, weights: Array | None = None
+    ) -> FittedTrees:
+        """Fit trees on rows of these weights; see `Learner.fit`."""
 
     def load(self, features: tuple[Feature, ...], path: Path) -> FittedTrees:
         """Read what a fitted model saved; whoever loads has verified the file's digest before."""

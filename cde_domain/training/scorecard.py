@@ -1,7 +1,5 @@
 """A points scorecard on weights of evidence, as lenders have used for decades: the benchmark a simple method sets."""
 
-import contextlib
-import io
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -110,7 +108,6 @@ def _bin_text(found: Any, categories: tuple[str, ...]) -> str:
 
 
 def _optbinning() -> Any:
-    # CVXPY, which comes with it, prints that one of its solvers does not load; none of its solvers is used here.
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        import optbinning
+    import optbinning  # with OR-Tools and CVXPY it takes two seconds
+
     return optbinning

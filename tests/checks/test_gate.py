@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import dagster as dg
 import pytest
 
-from cde_checks.gate import EVIDENCE, REPORTS, Refusal, judged, log_refusals, required_checks
+from cde_checks.gate import EVIDENCE, REPORTS, judged, log_refusals, required_checks
+from cde_checks.refusal import Refusal
 
 PORTFOLIO = "toy_loans"
 MADE_FROM = {
@@ -16,11 +17,19 @@ MADE_FROM = {
     "challenger_model": ("feature_table",),
     "evaluation": ("challenger_model", "holdout_set", "loan_book"),
     "fairness_report": ("challenger_model", "loan_book"),
-    "explanation_report": ("challenger_model", "holdout_set"),
+    "alternatives_search": ("challenger_model", "feature_table", "loan_book"),
+    "explanation_report": ("challenger_model", "holdout_set", "loan_book"),
     "latency_report": ("challenger_model", "holdout_set"),
-    "compliance_report": ("evaluation", "fairness_report", "explanation_report"),
-    "model_card": ("evaluation", "fairness_report", "explanation_report", "compliance_report"),
-    "evidence_pack": ("model_card", "latency_report"),
+    "compliance_report": ("evaluation", "fairness_report", "alternatives_search", "explanation_report"),
+    "model_card": (
+        "evaluation",
+        "fairness_report",
+        "alternatives_search",
+        "explanation_report",
+        "latency_report",
+        "compliance_report",
+    ),
+    "evidence_pack": ("model_card",),
 }
 RERUN = "Run the whole job train_and_release"
 

@@ -9,7 +9,7 @@ import skops.io
 from skops.io.exceptions import UntrustedTypesFoundException
 
 from cde_domain.application import columns_of
-from cde_domain.features.feature import Feature, feature_matrix
+from cde_domain.features.feature import feature_matrix
 from cde_domain.features.frame import columns_of_frame
 from cde_domain.loan_book import assemble
 from cde_domain.model.compiled import CannotCompileError, compile_trees
@@ -31,37 +31,15 @@ from cde_domain.training.forest import ForestSettings
 from cde_domain.training.histogram import HistogramSettings
 from cde_domain.training.linear import LogisticSettings
 from cde_domain.training.scorecard import ScorecardSettings
+from tests.domain.training_loans import FEATURES, LEARNERS, ROWS, kind_of
+from tests.domain.training_loans import loans as training_loans
 
-FEATURES = (
-    Feature("income", lambda c: c["income"], "Income", "Income is low", monotone=1),
-    Feature("debt", lambda c: c["debt"], "Debt", "Debts are high", monotone=-1),
-    Feature("age_of_account", lambda c: c["age"], "Age", "The account is young"),
-    Feature("purpose", lambda c: c["purpose"], "Purpose", "The purpose", categories=("a", "b", "c", "d", "e", "f")),
-)
-ROWS = 1_500
-SCIKIT_LEARN = (ForestSettings(trees=30, seed=3), HistogramSettings(rounds=40, seed=3))
-TREES = (BoostingSettings(rounds=40, max_depth=4, seed=3), *SCIKIT_LEARN)
-
-
-def _kind(learner) -> str:
-    return learner.kind
-
-
-def _loans(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Loans with unknown values, ties, and a purpose (`f`) that nobody in training had."""
-    random = np.random.default_rng(seed)
-    income, debt = random.lognormal(0, 0.7, ROWS), random.exponential(1.0, ROWS)
-    age, purpose = random.integers(0, 20, ROWS).astype(float), random.integers(0, 5, ROWS).astype(float)
-    margin = 0.6 + income - debt + np.array([0.0, 1.2, -0.8, 0.5, 0.0])[purpose.astype(int)]
-    repaid = (random.random(ROWS) < 1 / (1 + np.exp(-margin))).astype(float)
-    matrix = np.column_stack([income, debt, age, purpose])
-    matrix[random.random((ROWS, 4)) < 0.1] = np.nan
-    return matrix, repaid
+SCIKIT_LEARN, TREES = LEARNERS[1:], LEARNERS
 
 
 @pytest.fixture(scope="module")
 def loans() -> tuple[np.ndarray, np.ndarray]:
-    return _loans()
+    return training_loans()
 
 
 def _unusual(matrix: np.ndarray, ensemble) -> np.ndarray:
@@ -77,7 +55,7 @@ def _unusual(matrix: np.ndarray, ensemble) -> np.ndarray:
     return np.concatenate(rows)
 
 
-@pytest.mark.parametrize("learner", SCIKIT_LEARN, ids=_kind)
+@pytest.mark.parametrize("learner", SCIKIT_LEARN, ids=kind_of)
 def test_the_served_form_gives_the_margin_of_the_library_itself(learner, loans):
     fitted = learner.fit(FEATURES, *loans)
     trees = compile_trees(fitted.ensemble())
@@ -88,7 +66,7 @@ def test_the_served_form_gives_the_margin_of_the_library_itself(learner, loans):
     assert trees.margins(unusual) == pytest.approx(fitted.margins(unusual), abs=1e-9)
 
 
-@pytest.mark.parametrize("learner", TREES, ids=_kind)
+@pytest.mark.parametrize("learner", TREES, ids=kind_of)
 def test_the_served_form_gives_the_shap_values_of_the_library_or_of_shap(learner, loans):
     fitted = learner.fit(FEATURES, *loans)
     unusual = _unusual(loans[0], fitted.ensemble())
@@ -109,21 +87,21 @@ def test_the_contributions_of_a_forest_start_from_its_mean_probability(loans):
     assert trees.base[0] == pytest.approx(expected, abs=1e-9)
 
 
-@pytest.mark.parametrize("learner", TREES, ids=_kind)
+@pytest.mark.parametrize("learner", TREES, ids=kind_of)
 def test_no_candidate_moves_against_a_declared_direction(learner, loans):
     trees = compile_trees(learner.fit(FEATURES, *loans).ensemble())
 
     assert monotone_violations(trees, FEATURES, loans[0]) == {"income": 0, "debt": 0}
 
 
-@pytest.mark.parametrize("learner", TREES, ids=_kind)
+@pytest.mark.parametrize("learner", TREES, ids=kind_of)
 def test_the_same_loans_give_the_same_trees_to_the_bit(learner, loans):
     first, second = (compile_trees(learner.fit(FEATURES, *loans).ensemble()) for _ in range(2))
 
     assert all(np.array_equal(getattr(first, name), getattr(second, name)) for name in vars(first))
 
 
-@pytest.mark.parametrize("learner", TREES, ids=_kind)
+@pytest.mark.parametrize("learner", TREES, ids=kind_of)
 def test_a_model_stored_in_its_librarys_form_comes_back_as_it_was(learner, loans, tmp_path: Path):
     fitted = learner.fit(FEATURES, *loans)
     fitted.save(tmp_path / f"model{fitted.suffix}")
@@ -148,14 +126,14 @@ def test_trees_too_deep_to_be_explained_quickly_cannot_be_served(loans):
         compile_trees(deep.ensemble())
 
 
-@pytest.mark.parametrize("learner", TREES, ids=_kind)
+@pytest.mark.parametrize("learner", TREES, ids=kind_of)
 def test_every_kind_of_trees_makes_a_calibrated_scoring_model(learner, loans):
     matrix, repaid = loans
     fitted = fit_scoring_model(
         FEATURES, matrix, repaid, np.arange(ROWS), learner, approve_at=0.8, provenance={"test": True}
     )
 
-    fresh, outcomes = _loans(seed=1)
+    fresh, outcomes = training_loans(seed=1)
     scores = fitted.scoring_model.scores(fresh)
 
     assert abs(scores.mean() - outcomes.mean()) < 0.04

@@ -12,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cde_domain.features.feature import Feature
+from cde_domain.model.baseline import reason_baseline
 from cde_domain.model.compiled import CannotCompileError, CompiledTrees, compile_trees
 from cde_domain.model.ensemble import LEAF, Tree, TreeEnsemble
 from cde_domain.model.monotone import monotone_violations
 from cde_domain.model.scoring_model import ScoringModel, SigmoidCalibrator, model_digest
 from cde_domain.training.boosting import BoostingSettings, fit, float64_threshold, to_dmatrix, to_ensemble
-from cde_domain.training.challenger import cross_fitted_scores, fit_scoring_model, folds_of, reason_baseline
+from cde_domain.training.challenger import cross_fitted_scores, fit_scoring_model, folds_of
 
 FEW = tuple("abc")  # split off one by one
 MANY = tuple(f"trade_{number}" for number in range(20))  # split as sets

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
-from cde_domain.governance.attestations import Attestation, AttestationError, read_attestations
+from cde_domain.governance.attestations import Attestation, AttestationError
 from cde_domain.governance.facts import METRICS, Fact, FactError
 from cde_domain.governance.rulebook import FILE, LegalStatus, OfPortfolio, Phase, Rulebook, RulebookError
 from cde_domain.governance.verdicts import RuleResult, Status, evaluate
@@ -185,40 +186,46 @@ ATTESTED = {
 }
 
 
-def _attest(folder: Path, **changes: str) -> tuple[Attestation, ...]:
-    path = folder / "attestations.yaml"
-    path.write_text(yaml.safe_dump({"attestations": [ATTESTED | changes]}), encoding="utf-8")
-    return read_attestations(path)
+def _attest(**changes: str) -> tuple[Attestation, ...]:
+    return (Attestation.model_validate(ATTESTED | changes),)
 
 
 def test_what_no_program_can_decide_is_attested_by_a_named_person(tmp_path: Path) -> None:
     path = _rulebook(tmp_path, on_missing="not_yet_measured", attestable=True)
-    result = _one(path, attestations=_attest(tmp_path))
+    result = _one(path, attestations=_attest())
     assert result.status is Status.ATTESTED
     assert (result.attested_by, result.attested_on) == ("Asha Rao, head of model risk", "2026-11-30")
 
 
 def test_no_signature_turns_a_measured_failure_into_anything_else(tmp_path: Path) -> None:
     path = _rulebook(tmp_path, on_missing="not_yet_measured", attestable=True)
-    assert _one(path, _auc(0.5, 0.4, 0.6), attestations=_attest(tmp_path)).status is Status.FAIL
+    assert _one(path, _auc(0.5, 0.4, 0.6), attestations=_attest()).status is Status.FAIL
 
 
 def test_an_expired_or_future_attestation_leaves_the_rule_open(tmp_path: Path) -> None:
     path = _rulebook(tmp_path, on_missing="not_yet_measured", attestable=True)
-    for dates in ({"date": "2025-01-01", "expires": "2026-12-01"}, {"date": "2026-12-02"}):
-        assert _one(path, attestations=_attest(tmp_path, **dates)).status is Status.NOT_YET_MEASURED
+    for dates in ({"date": "2025-12-01", "expires": "2026-12-01"}, {"date": "2026-12-02"}):
+        assert _one(path, attestations=_attest(**dates)).status is Status.NOT_YET_MEASURED
 
 
 @pytest.mark.parametrize(("rule", "told"), [("PERF-01", "is decided by measurement"), ("PERF-99", "is no rule")])
 def test_an_attestation_of_a_rule_that_is_measured_or_unknown_is_refused(tmp_path: Path, rule: str, told: str) -> None:
     with pytest.raises(AttestationError, match=f"{rule} {told}"):
-        _one(_rulebook(tmp_path), attestations=_attest(tmp_path, rule=rule))
+        _one(_rulebook(tmp_path), attestations=_attest(rule=rule))
 
 
-def test_an_attestation_without_a_name_is_refused_and_no_file_is_none(tmp_path: Path) -> None:
-    with pytest.raises(AttestationError, match=r"attestations\.yaml: .*\n.*name"):
-        _attest(tmp_path, name="")
-    assert read_attestations(tmp_path / "nothing.yaml") == ()
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"name": ""}, "name"),
+        ({"statement": "Yes."}, "statement"),
+        ({"expires": "2026-11-30"}, "expires before it begins"),
+        ({"expires": "2028-11-30"}, "lasts longer than 366 days"),
+    ],
+)
+def test_an_attestation_names_who_says_what_and_for_at_most_a_year(changes: dict[str, str], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        _attest(**changes)
 
 
 SHIPPED = Rulebook.read()

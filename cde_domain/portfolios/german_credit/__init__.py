@@ -1,6 +1,7 @@
 """German credit: 1,000 real consumer credits with protected attributes and small groups."""
 
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,7 @@ from cde_domain.application import columns_of
 from cde_domain.portfolio import (
     Creditor,
     Economics,
+    Inventory,
     OutcomeLabel,
     Portfolio,
     ProtectedAttribute,
@@ -119,6 +121,13 @@ PORTFOLIO = Portfolio(
         name="Beispiel Kreditbank",
         address="Musterweg 1, 20095 Hamburg, Germany",
         contact="credit.decisions@kreditbank.example",
+    ),
+    inventory=Inventory(
+        owner="Head of retail credit, Beispiel Kreditbank",
+        developer="Model development, Beispiel Kreditbank",
+        validator="Model validation, Beispiel Kreditbank",
+        tier="high",
+        tier_reviewed_on=date(2026, 11, 2),
     ),
     example={
         "customer_id": "C-1001",

@@ -7,7 +7,7 @@ and `unknown/ no savings account`, which mark the richest accounts. `DATA.md` se
 
 from typing import Literal
 
-from cde_domain.application import Application, field
+from cde_domain.application import Actionable, Application, field
 
 REPAYMENT = "assess whether the credit will be repaid"
 
@@ -52,17 +52,53 @@ class CreditApplication(Application):
     """A request for an instalment credit; only what the model uses is asked for."""
 
     status_of_existing_checking_account: CheckingAccount = field(
-        "Standing of the checking account, in the file's coding", purpose=REPAYMENT, source="lender", unit="DM"
+        "Standing of the checking account, in the file's coding",
+        purpose=REPAYMENT,
+        source="lender",
+        unit="DM",
+        actionable=Actionable(
+            "Keep more in the checking account",
+            to=("0 <= ... < 200 DM", "... >= 200 DM / salary assignments for at least 1 year"),
+        ),
     )
-    duration_in_month: int = field("Term of the credit", purpose=REPAYMENT, unit="months", ge=1, le=600)
+    duration_in_month: int = field(
+        "Term of the credit",
+        purpose=REPAYMENT,
+        unit="months",
+        ge=1,
+        le=600,
+        actionable=Actionable("Change the term of the credit", "any"),
+    )
     credit_history: CreditHistory = field(
         "How earlier and running credits were paid, in the file's coding", purpose=REPAYMENT, source="lender"
     )
     purpose: Purpose = field("What the credit is for, in the file's coding", purpose=REPAYMENT)
-    credit_amount: int = field("Amount of the credit", purpose=REPAYMENT, unit="DM", ge=1, le=1_000_000_000)
+    credit_amount: int = field(
+        "Amount of the credit",
+        purpose=REPAYMENT,
+        unit="DM",
+        ge=1,
+        le=1_000_000_000,
+        actionable=Actionable("Lower the amount of the credit", "lower", step=50),
+    )
     savings_account_and_bonds: Savings = field(
-        "Savings and bonds, in the file's coding", purpose=REPAYMENT, source="lender", unit="DM"
+        "Savings and bonds, in the file's coding",
+        purpose=REPAYMENT,
+        source="lender",
+        unit="DM",
+        actionable=Actionable(
+            "Save more with the bank",
+            to=("... < 100 DM", "100 <= ... < 500 DM", "500 <= ... < 1000 DM", "... >= 1000 DM"),
+        ),
     )
     present_employment_since: Employment = field("Time with the present employer", purpose=REPAYMENT, unit="years")
-    other_debtors_or_guarantors: OtherDebtors = field("Who else answers for the credit", purpose=REPAYMENT)
-    other_installment_plans: OtherInstallmentPlans = field("Who else is paid in instalments", purpose=REPAYMENT)
+    other_debtors_or_guarantors: OtherDebtors = field(
+        "Who else answers for the credit",
+        purpose=REPAYMENT,
+        actionable=Actionable("Name a guarantor for the credit", to=("guarantor",)),
+    )
+    other_installment_plans: OtherInstallmentPlans = field(
+        "Who else is paid in instalments",
+        purpose=REPAYMENT,
+        actionable=Actionable("Pay off the other instalment plans", to=("none",)),
+    )

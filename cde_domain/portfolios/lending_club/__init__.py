@@ -1,11 +1,21 @@
 """LendingClub: 9,857 real US instalment loans of which one in twenty went bad."""
 
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cde_domain.application import columns_of
-from cde_domain.portfolio import Creditor, Economics, OutcomeLabel, Portfolio, Source, SourceOptions, Thresholds
+from cde_domain.portfolio import (
+    Creditor,
+    Economics,
+    Inventory,
+    OutcomeLabel,
+    Portfolio,
+    Source,
+    SourceOptions,
+    Thresholds,
+)
 
 from .application import LoanApplication
 from .features import FEATURES
@@ -60,6 +70,13 @@ PORTFOLIO = Portfolio(
         name="Example Marketplace Lending",
         address="100 Example Street, San Francisco, CA 94105, USA",
         contact="credit.decisions@lending.example",
+    ),
+    inventory=Inventory(
+        owner="Head of consumer credit, Example Marketplace Lending",
+        developer="Model development, Example Marketplace Lending",
+        validator="Model validation, Example Marketplace Lending",
+        tier="high",
+        tier_reviewed_on=date(2026, 11, 2),
     ),
     example={
         "customer_id": "C-2001",

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from cde_domain.application import Application, field
+from cde_domain.application import Actionable, Application, field
 
 ABILITY = "assess the ability to repay"
 RECORD = "assess the record of borrowing"
@@ -28,8 +28,20 @@ EmploymentLength = Literal[
 class LoanApplication(Application):
     """A request for a loan of three or five years; only what the model uses is asked for."""
 
-    funded_amnt: int = field("Amount of the loan", purpose=ABILITY, unit="USD", ge=1, le=1_000_000_000)
-    term: Term = field("Number of monthly payments: 36 or 60", purpose=ABILITY, unit="months")
+    funded_amnt: int = field(
+        "Amount of the loan",
+        purpose=ABILITY,
+        unit="USD",
+        ge=1,
+        le=1_000_000_000,
+        actionable=Actionable("Lower the amount of the loan", "lower", step=25),
+    )
+    term: Term = field(
+        "Number of monthly payments: 36 or 60",
+        purpose=ABILITY,
+        unit="months",
+        actionable=Actionable("Shorten the loan", to=("term_36",)),
+    )
     annual_inc: float = field(
         "Income stated by the applicant, before tax", purpose=ABILITY, unit="USD a year", ge=0, le=1e9
     )
@@ -76,4 +88,5 @@ class LoanApplication(Application):
         unit="percent",
         ge=0,
         le=10_000,
+        actionable=Actionable("Pay down the balances in percent of the credit limits", "lower"),
     )

@@ -1,5 +1,6 @@
 """Personal loans of an invented lender, on simulated data."""
 
+from datetime import date
 from pathlib import Path
 from typing import Literal
 
@@ -8,6 +9,7 @@ import pandas as pd
 from cde_domain.portfolio import (
     Creditor,
     Economics,
+    Inventory,
     OutcomeLabel,
     Portfolio,
     ProtectedAttribute,
@@ -62,6 +64,13 @@ PORTFOLIO = Portfolio(
         name="Example Lending Company",
         address="1 Example Road, Example City",
         contact="credit.decisions@lender.example",
+    ),
+    inventory=Inventory(
+        owner="Head of personal loans, Example Lending Company",
+        developer="Model development, Example Lending Company",
+        validator="Model validation, Example Lending Company",
+        tier="high",
+        tier_reviewed_on=date(2026, 11, 2),
     ),
     example={
         "customer_id": "test_123",

@@ -3,7 +3,7 @@
 import datetime
 from typing import Literal
 
-from cde_domain.application import Application, Pii, Record, field
+from cde_domain.application import Actionable, Application, Pii, Record, field
 
 LoanPurpose = Literal[
     "home_improvement",
@@ -146,9 +146,16 @@ class PersonalLoanApplication(Application):
         unit="currency",
         ge=0,
         le=LARGEST_AMOUNT,
+        actionable=Actionable("Pay off debt", "lower", step=100),
     )
     loan_amount: float = field(
-        "Amount asked for", purpose="assess affordability", unit="currency", pii=Pii.NONE, gt=0, le=LARGEST_AMOUNT
+        "Amount asked for",
+        purpose="assess affordability",
+        unit="currency",
+        pii=Pii.NONE,
+        gt=0,
+        le=LARGEST_AMOUNT,
+        actionable=Actionable("Ask for a smaller loan", "lower", step=100),
     )
     loan_purpose: LoanPurpose = field("What the money is for", purpose="assess risk of the purpose", pii=Pii.NONE)
     credit_history: CreditHistory = field(

@@ -1,0 +1,409 @@
+"""The search for less discriminatory alternatives: candidates made for it, cross-validated beside the challenger."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations, product
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cde_domain.decisions.bulk import decide_all
+from cde_domain.decisions.policy import Outcome, Policy
+from cde_domain.features.feature import Feature
+from cde_domain.governance.alternatives import (
+    ComparedGroup,
+    Finding,
+    GroupFinding,
+    JudgedCandidate,
+    Tolerances,
+    approve_as_many,
+    compared_groups,
+    findings,
+    judge,
+    overall,
+    pareto_front,
+)
+from cde_domain.model.compiled import compile_trees
+from cde_domain.training.boosting import BoostingSettings
+from cde_domain.training.candidates import CrossValidated, PairedDifference, cross_validate, describe
+from cde_domain.training.challenger import cross_fitted_scores, folds_of
+from cde_domain.training.learner import TreeLearner
+from cde_domain.training.reductions import CONSTRAINTS, Reductions
+
+Array = NDArray[np.float64]
+Tell = Callable[[str], object]
+
+CHALLENGER = "challenger"
+MOST_ROWS = 6_000
+SETTINGS = 8
+MOST_REDUCTIONS = 8
+STRENGTHS = (0.15, 0.3, 0.6)
+SINGLES = 6  # features tried alone before pairs of them
+
+
+class SearchError(ValueError):
+    """A search that cannot be made."""
+
+
+@dataclass(frozen=True)
+class Book:
+    """The rows that are searched: a (rows, features) matrix with outcomes, customers, and groups by attribute."""
+
+    features: tuple[Feature, ...]
+    matrix: Array
+    repaid: Array
+    customers: NDArray[Any]
+    attributes: Mapping[str, pd.Series]
+
+    def sample(self, most: int, *, seed: int) -> "Book":
+        """At most so many rows, good and bad loans in their proportion."""
+        if len(self.repaid) <= most:
+            return self
+        random, share = np.random.default_rng(seed), most / len(self.repaid)
+        drawn = [
+            random.permutation(rows)[: round(share * len(rows))]
+            for rows in (np.flatnonzero(self.repaid == label) for label in (0, 1))
+        ]
+        rows = np.sort(np.concatenate(drawn))
+        attributes = {name: groups.iloc[rows].reset_index(drop=True) for name, groups in self.attributes.items()}
+        return Book(self.features, self.matrix[rows], self.repaid[rows], self.customers[rows], attributes)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """
+    One model to try beside the challenger.
+
+    `learner` is fitted on all features but those in `without`; a reduction has `reduction` and `strength` instead, and
+    works for `member`. `adopt` says what makes it the challenger, and `adoptable` whether the portfolio's settings can.
+    """
+
+    name: str
+    family: Literal["settings", "features", "reduction"]
+    adopt: str
+    learner: TreeLearner
+    without: tuple[str, ...] = ()
+    reduction: Reductions | None = None
+    strength: float = 0.0
+    member: NDArray[np.bool_] | None = field(default=None, repr=False)
+
+    @property
+    def adoptable(self) -> bool:
+        """Whether the settings of a portfolio can make it the challenger."""
+        return self.reduction is None
+
+    def description(self) -> dict[str, Any]:
+        """What it is, as JSON."""
+        return {
+            "name": self.name,
+            "family": self.family,
+            "adopt": self.adopt,
+            "adoptable": self.adoptable,
+            "learner": describe(self.learner),
+            "without": list(self.without),
+            "constraint": self.reduction.constraint if self.reduction else None,
+            "strength": self.strength if self.reduction else None,
+        }
+
+
+@dataclass(frozen=True)
+class Search:
+    """What was searched, and what came of it; the first of `tried` is the challenger itself."""
+
+    tolerances: Tolerances
+    rows: int
+    rows_available: int
+    groups: tuple[ComparedGroup, ...]
+    candidates: tuple[Candidate, ...]
+    tried: tuple[CrossValidated, ...]
+    approvals: NDArray[np.bool_]
+    cut_offs: tuple[float, ...]
+    at_policy: NDArray[np.bool_]
+    judged: tuple[JudgedCandidate, ...]
+    findings: tuple[GroupFinding, ...]
+
+    @property
+    def finding(self) -> Finding:
+        """Found, refuted, or neither."""
+        return overall(self.findings)
+
+    def lowest_ratio(self, approved: NDArray[np.bool_]) -> float | None:
+        """The lowest impact ratio of the groups large enough for a refutation, or of all where none is."""
+        groups = [group for group in self.groups if group.large] or list(self.groups)
+        return min((group.ratio(approved) for group in groups), default=None)
+
+    def as_json(self) -> dict[str, Any]:
+        """The whole search as JSON; the less discriminatory alternatives by name, the most adoptable and best first."""
+        lowest = [self.lowest_ratio(approved) for approved in self.approvals]
+        places = [(float(one.auc.mean()), ratio or 0.0) for one, ratio in zip(self.tried, lowest, strict=True)]
+        front = pareto_front(places)
+        helping = [
+            (candidate, judged) for candidate, judged in zip(self.candidates, self.judged, strict=True) if judged.helps
+        ]
+        helping.sort(key=lambda pair: (not pair[0].adoptable, -max(gain.gain for gain in pair[1].gains)))
+        return {
+            "finding": self.finding.value,
+            "auc_tolerance": self.tolerances.auc,
+            "min_gain": self.tolerances.gain,
+            "rows": self.rows,
+            "rows_available": self.rows_available,
+            "folds": len(self.tried[0].auc),
+            "approval_rate": float(self.approvals[0].mean()),
+            "n_candidates": len(self.candidates),
+            "groups": [found.as_json() for found in self.findings],
+            "found": [candidate.name for candidate, _ in helping],
+            "challenger": {**self._measured(0), "impact_ratio": lowest[0], "pareto": front[0]},
+            "candidates": [
+                {
+                    **candidate.description(),
+                    **self._measured(place),
+                    "auc_difference": PairedDifference.of(self.tried[place], self.tried[0]).as_json(),
+                    "within_tolerance": judged.within_tolerance,
+                    "impact_ratio": lowest[place],
+                    "gains": [gain.as_json() for gain in judged.gains],
+                    "helps": list(judged.helps),
+                    "pareto": front[place],
+                    "on_card": bool(front[place] or judged.helps),
+                }
+                for place, (candidate, judged) in enumerate(zip(self.candidates, self.judged, strict=True), start=1)
+            ],
+        }
+
+    def _measured(self, place: int) -> dict[str, Any]:
+        return {
+            **self.tried[place].as_json(),
+            "cut_off": self.cut_offs[place],
+            "approval_rate_at_policy": float(self.at_policy[place].mean()),
+            "impact_ratio_at_policy": self.lowest_ratio(self.at_policy[place]),
+        }
+
+
+def search_alternatives(
+    book: Book,
+    learner: TreeLearner,
+    policy: Policy,
+    *,
+    boosting: Mapping[str, Any],
+    candidates: int,
+    tolerances: Tolerances,
+    most_rows: int = MOST_ROWS,
+    tell: Tell = lambda _: None,
+) -> Search:
+    """
+    Cross-validate at least so many `candidates` on the challenger's folds and judge them by the declared tolerances.
+
+    `learner` is the challenger's. Settings are varied from it, or from the portfolio's for XGBoost where the
+    challenger is of another kind. Large books are sampled.
+
+    Raises:
+        SearchError: the challenger approves nobody, so that no two models can be compared.
+    """
+    searched = book.sample(most_rows, seed=learner.seed)
+    fold = folds_of(searched.repaid, searched.customers, seed=learner.seed)
+    challenger, contributions = _challenger(searched, fold, learner)
+    best_case = np.ones(len(searched.repaid))
+    allowed = decide_all(searched.features, searched.matrix, best_case, policy) == Outcome.APPROVED
+    approved = allowed & (challenger.scores >= policy.approve_at)
+    if not approved.any():
+        raise SearchError(f"nobody is approved at {policy.approve_at}, so that no two models can be compared")
+    groups = compared_groups(searched.attributes, approved)
+    base = learner if isinstance(learner, BoostingSettings) else BoostingSettings(**boosting)
+    plan = _plan(searched, learner, base, policy, groups, approved, contributions, candidates)
+    tried = [challenger, *_cross_validated(searched, fold, plan, tell)]
+    equal = [approve_as_many(one.scores, allowed, int(approved.sum())) for one in tried]
+    approvals = np.stack([mask for mask, _ in equal])
+    judged = judge(
+        [candidate.name for candidate in plan],
+        [PairedDifference.of(one, challenger).mean for one in tried[1:]],
+        groups,
+        approvals,
+        searched.customers,
+        tolerances,
+    )
+    return Search(
+        tolerances=tolerances,
+        rows=len(searched.repaid),
+        rows_available=len(book.repaid),
+        groups=groups,
+        candidates=tuple(plan),
+        tried=tuple(tried),
+        approvals=approvals,
+        cut_offs=tuple(cut_off for _, cut_off in equal),
+        at_policy=np.stack([allowed & (one.scores >= policy.approve_at) for one in tried]),
+        judged=judged,
+        findings=findings(searched.attributes, groups, approvals[0], judged, tolerances),
+    )
+
+
+def _challenger(book: Book, fold: NDArray[np.int64], learner: TreeLearner) -> tuple[CrossValidated, Array]:
+    """The challenger's way to learn on the folds, and its out-of-fold contributions."""
+    margins, contributions = np.empty(len(book.repaid)), np.empty_like(book.matrix)
+    for number in np.unique(fold):
+        inside = fold == number
+        fitted = learner.fit(book.features, book.matrix[~inside], book.repaid[~inside])
+        margins[inside] = fitted.margins(book.matrix[inside])
+        contributions[inside] = compile_trees(fitted.ensemble()).explain(book.matrix[inside])[1]
+    scores = cross_fitted_scores(margins, book.repaid, fold)
+    return CrossValidated.of(CHALLENGER, None, scores, book.repaid, fold), contributions
+
+
+def _plan(
+    book: Book,
+    learner: TreeLearner,
+    base: BoostingSettings,
+    policy: Policy,
+    groups: Sequence[ComparedGroup],
+    approved: NDArray[np.bool_],
+    contributions: Array,
+    count: int,
+) -> list[Candidate]:
+    settings = _settings(base)
+    reductions = _reductions(base, groups, approved)
+    dropped = _dropped(book.features, learner, _most_dividing(book.features, policy, groups, contributions))
+    first = [*reductions, *settings[:SETTINGS]]
+    plan = [*first, *dropped[: max(count - len(first), 0)]]
+    return plan + settings[SETTINGS : SETTINGS + max(count - len(plan), 0)]
+
+
+def _settings(base: BoostingSettings) -> list[Candidate]:
+    """Shallower, shorter and more regularised trees than the base, each change alone and then combined."""
+    alone: list[dict[str, Any]] = [
+        {"max_depth": max(base.max_depth - 1, 1)},
+        {"max_depth": 1},
+        {"rounds": max(base.rounds // 2, 1)},
+        {"rounds": max(base.rounds // 4, 1)},
+        {"reg_lambda": 4 * max(base.reg_lambda, 1.0)},
+        {"reg_lambda": 16 * max(base.reg_lambda, 1.0)},
+        {"min_child_weight": 4 * max(base.min_child_weight, 1.0)},
+        {"min_child_weight": 16 * max(base.min_child_weight, 1.0)},
+        {"colsample_bytree": base.colsample_bytree / 2},
+        {"subsample": base.subsample / 2},
+    ]
+    combined = (
+        {"max_depth": depth, "reg_lambda": factor * max(base.reg_lambda, 1.0), "rounds": max(base.rounds // less, 1)}
+        for depth, factor, less in product((1, 2), (4, 16, 64), (1, 2, 4))
+    )
+    found: dict[BoostingSettings, dict[str, Any]] = {}
+    for changes in (*alone, *combined):
+        settings = replace(base, **changes)
+        if settings != base:
+            found.setdefault(settings, {key: value for key, value in changes.items() if value != getattr(base, key)})
+    return [
+        Candidate(
+            _named(changes),
+            "settings",
+            f"set {_named(changes)} in the portfolio's boosting",
+            settings,
+        )
+        for settings, changes in found.items()
+    ]
+
+
+def _named(changes: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value:g}" for key, value in changes.items())
+
+
+def _most_dividing(
+    features: tuple[Feature, ...], policy: Policy, groups: Sequence[ComparedGroup], contributions: Array
+) -> list[str]:
+    """
+    The features by how much of a group's lower mean margin they bring about, most first.
+
+    That is the difference of their mean contributions, largest over the groups. Features that a rule of the policy
+    decides on stay: without them the rule could not be applied.
+    """
+    shares = np.zeros(len(features))
+    for group in groups:
+        gap = contributions[group.others].mean(axis=0) - contributions[group.member].mean(axis=0)
+        shares = np.maximum(shares, gap if gap.sum() > 0 else -gap)
+    ruled = {rule.when.feature for rule in policy.rules}
+    return [features[place].name for place in np.argsort(-shares, kind="stable") if features[place].name not in ruled]
+
+
+def _dropped(features: tuple[Feature, ...], learner: TreeLearner, ranked: Sequence[str]) -> list[Candidate]:
+    """The most dividing features left out alone, in pairs and in threes, and at least one feature left in."""
+    leading = ranked[:SINGLES]
+    sets: Iterable[tuple[str, ...]] = (
+        *((name,) for name in leading),
+        *combinations(ranked[:3], 2),
+        tuple(ranked[:3]),
+        tuple(ranked[:4]),
+        *combinations(leading, 2),
+        *((name,) for name in ranked[SINGLES:]),
+        *combinations(leading, 3),
+    )
+    unique = [names for names in dict.fromkeys(sets) if 0 < len(names) < len(features)]
+    return [
+        Candidate(
+            f"without {', '.join(names)}",
+            "features",
+            f"take {', '.join(names)} out of the portfolio's features",
+            learner,
+            without=names,
+        )
+        for names in unique
+    ]
+
+
+def _reductions(
+    base: BoostingSettings, groups: Sequence[ComparedGroup], approved: NDArray[np.bool_]
+) -> list[Candidate]:
+    """For the least approved large group of each attribute, two constraints in a few strengths."""
+    least: dict[str, tuple[float, str, NDArray[np.bool_]]] = {}
+    for group in [group for group in groups if group.large] or groups:
+        for name, member in ((group.group, group.member), (group.reference, group.others)):
+            rate = float(approved[member].mean())
+            if group.attribute not in least or rate < least[group.attribute][0]:
+                least[group.attribute] = (rate, name, member)
+    # The middle strength first: with many attributes there is no room for all.
+    wanted = list(product((STRENGTHS[1], STRENGTHS[0], STRENGTHS[2]), CONSTRAINTS, least))[:MOST_REDUCTIONS]
+    strengths: dict[tuple[str, str], tuple[float, ...]] = {}
+    for strength, constraint, attribute in wanted:
+        strengths[constraint, attribute] = (*strengths.get((constraint, attribute), ()), strength)
+    return [
+        Candidate(
+            f"{constraint} for {attribute}={least[attribute][1]}, strength {strength:g}",
+            "reduction",
+            "train with weights that depend on the protected group: that takes legal sign-off, and no setting does it",
+            base,
+            reduction=Reductions(constraint, of_one, base),
+            strength=strength,
+            member=least[attribute][2],
+        )
+        for (constraint, attribute), of_one in strengths.items()
+        for strength in of_one
+    ]
+
+
+def _cross_validated(
+    book: Book, fold: NDArray[np.int64], plan: Sequence[Candidate], tell: Tell
+) -> Iterator[CrossValidated]:
+    reduced: dict[tuple[int, str], Array] = {}
+    for number, candidate in enumerate(plan, start=1):
+        if candidate.reduction is not None and candidate.member is not None:
+            key = (id(candidate.member), candidate.reduction.constraint)
+            if key not in reduced:
+                reduced[key] = _reduced_margins(book, fold, candidate.reduction, candidate.member)
+            margins = reduced[key][candidate.reduction.strengths.index(candidate.strength)]
+            scores = cross_fitted_scores(margins, book.repaid, fold)
+            result = CrossValidated.of(candidate.name, candidate.learner, scores, book.repaid, fold)
+        else:
+            kept = [place for place, feature in enumerate(book.features) if feature.name not in candidate.without]
+            features = tuple(book.features[place] for place in kept)
+            matrix = np.ascontiguousarray(book.matrix[:, kept])
+            result = cross_validate(candidate.learner, features, matrix, book.repaid, fold)
+        tell(f"candidate {number} of {len(plan)}: {candidate.name}, AUC {result.auc.mean():.4f}")
+        yield result
+
+
+def _reduced_margins(book: Book, fold: NDArray[np.int64], reduction: Reductions, member: NDArray[np.bool_]) -> Array:
+    """Out-of-fold margins of shape (strengths, rows)."""
+    margins = np.empty((len(reduction.strengths), len(book.repaid)))
+    for number in np.unique(fold):
+        inside = fold == number
+        fitted = reduction.fit(book.features, book.matrix[~inside], book.repaid[~inside], member[~inside])
+        for place, trees in enumerate(fitted):
+            margins[place, inside] = trees.margins(book.matrix[inside])
+    return margins
