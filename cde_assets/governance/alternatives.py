@@ -21,6 +21,7 @@ NOT_SEARCHED: dict[str, Any] = {
     "n_candidates": 0,
     "candidates": [],
     "groups": [],
+    "reported_groups": [],
     "found": [],
     "declined": [],
     "unanswered": [],
@@ -72,6 +73,7 @@ def alternatives_search(
         labels_of(rows),
         rows["customer_id"].to_numpy(),
         {name: people[PROTECTED_PREFIX + name] for name in gated},
+        {one.name: people[PROTECTED_PREFIX + one.name] for one in lending.protected if one.name not in gated},
     )
     try:
         search = search_alternatives(

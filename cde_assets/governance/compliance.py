@@ -228,7 +228,7 @@ def _metadata(results: list[RuleResult]) -> dict[str, Any]:
         {
             "rule": result.id,
             "title": result.title,
-            "status": result.status.value,
+            "status": result.said,
             "number": result.number(),
             "threshold": "" if result.deciding is None else str(result.deciding.threshold),
             "severity": result.severity.value,

@@ -95,7 +95,7 @@ def _lime(engine: DecisionEngine, training: NDArray[np.float64], notices: Notice
 
     rows = np.argsort(~notices.rejected, kind="stable")[:LIME_SAMPLE]  # the rejected first
     if not len(rows):
-        return {"rows": 0, "used_for_reasons": False}
+        return {"rows": 0}
     weights = lime_weights(engine.portfolio.features, engine.model.trees.margins, training, notices.matrix[rows])
     return lime_facts(weights, notices.contributions[rows], rank_correlations)
 

@@ -123,6 +123,7 @@ def _compare(
             training_set["customer_id"].to_numpy(),
             boosting=lending.boosting,
             budget=lending.tuning_budget,
+            max_decision_ms=lending.thresholds.max_decision_ms,
             options=options,
             tell=context.log.info,
         )

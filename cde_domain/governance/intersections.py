@@ -77,9 +77,10 @@ def intersections(
     min_ratio: float,
 ) -> tuple[Intersection, ...]:
     """
-    Every pair of attributes with the rule for small groups of `adverse_impact`, p-values corrected over all cells.
+    Every pair of attributes as `adverse_impact` has them, p-values corrected over all cells; it gates nothing.
 
-    A cell is named by its two groups, `female & 25 or younger`.
+    A cell of any size fails only if its ratio is below `min_ratio` and its p after Holm below 0.05. A cell
+    is named by its two groups, `female & 25 or younger`.
     """
     found = []
     for first, second in combinations(attributes, 2):
@@ -125,8 +126,8 @@ def _cell(group: GroupResult, corrected: Mapping[tuple[str, str], tuple[float, f
     if (group.attribute, group.group) not in corrected:
         return Cell(group, group.verdict)
     p_holm, p_below_holm = corrected[group.attribute, group.group]
-    verdict = group.verdict
-    if group.rows < MIN_VERDICT:
-        below = group.impact_ratio is not None and group.impact_ratio < min_ratio
-        verdict = Verdict.FAIL if below and p_holm < SIGNIFICANCE else Verdict.INSUFFICIENT_DATA
+    verdict = Verdict.INSUFFICIENT_DATA if group.rows < MIN_VERDICT else group.verdict
+    if group.impact_ratio is not None and group.impact_ratio < min_ratio:
+        # Of many cells some lie below the limit by chance, large ones too.
+        verdict = Verdict.FAIL if p_holm < SIGNIFICANCE else Verdict.INSUFFICIENT_DATA
     return Cell(group, verdict, p_holm, p_below_holm)

@@ -16,7 +16,6 @@ Array = NDArray[np.float64]
 
 ARTEFACT = "explanation_report.json"
 AUDITED = 500
-MIN_VSI = 0.9
 # 12 CFR 1002.9(b)(2): "internal standards or policies" and "failed to achieve a qualifying score" are insufficient.
 GENERIC = (
     "internal standard",
@@ -37,9 +36,6 @@ def explanation_facts(report: Mapping[str, Any], slope: float) -> list[Fact]:
             "sign_convention": "positive_raises_repayment" if slope > 0 else "positive_lowers_repayment",
             "reasons_not_in_catalogue": report["rejected"] - report["rejected_with_catalogued_reasons"],
             "notices_with_two_reasons_of_one_group": report["groups"]["notices_with_two_reasons_of_one_group"],
-            "lime_used_for_reasons_and_vsi_below_0_9": (
-                report["lime"]["used_for_reasons"] and report["lime"]["own_top4_jaccard"] < MIN_VSI
-            ),
         },
     )
     if report["rejected"]:

@@ -73,7 +73,8 @@ class RuleCheck(_Strict):
 
     An estimate breaches it only if its whole 95 % interval lies beyond the threshold; if only the value does, that is a
     warning. `jurisdictions` narrows it further than its rule, `threshold_status` says how binding the number is where
-    that differs from the duty, `on_missing` overrides the rule's.
+    that differs from the duty's, `on_missing` overrides the rule's. An `essential` condition is what the rule is named
+    for: where it does not apply, the rule cannot pass by the others.
     """
 
     metric: str
@@ -83,6 +84,7 @@ class RuleCheck(_Strict):
     on_breach: Literal["fail", "warn"] = "fail"
     on_missing: Literal["fail", "not_yet_measured"] | None = None
     jurisdictions: tuple[Jurisdiction, ...] | None = None
+    essential: bool = False
 
     @model_validator(mode="after")
     def _consistent(self) -> "RuleCheck":

@@ -2,13 +2,11 @@
 
 from typing import Any
 
-from cde_domain.governance.facts import Fact, counted, not_applicable
+from cde_domain.governance.facts import Fact, not_applicable
 from cde_domain.governance.intervals import Interval, absolute
 
 RECORD = "challenger_model.json"
 RESAMPLING = (
-    "resampled_rows_outside_training_fold",
-    "recalibrated_on_unresampled_data",
     "brier_minus_brier_of_unresampled_twin",
     "mean_score_shift_before_calibration",
     "mean_score_shift_after_calibration",
@@ -27,12 +25,8 @@ def resampling_facts(training: dict[str, Any]) -> list[Fact]:
         why = "trained on rows as they are, without resampling or class weights"
         return not_applicable(RECORD, why, RESAMPLING)
     treated = training["effect"]["variants"][-1]  # with all options; the first is without
-    added = training["calibrated_on"] - training["rows"]
     against = treated["against_without"]
     return [
-        *counted(
-            RECORD, {"resampled_rows_outside_training_fold": added, "recalibrated_on_unresampled_data": added == 0}
-        ),
         Fact("brier_minus_brier_of_unresampled_twin", RECORD, against["brier"], _interval(against["brier_interval"])),
         _shift("mean_score_shift_before_calibration", treated["raw"]),
         _shift("mean_score_shift_after_calibration", treated["calibrated"]),

@@ -88,6 +88,19 @@ class RuleResult:
         return next(iter(measured or same or self.checks), None)
 
     @property
+    def inapplicable_checks(self) -> int:
+        """How many conditions ask for what the portfolio cannot have."""
+        return sum(check.status is Status.NOT_APPLICABLE for check in self.checks)
+
+    @property
+    def said(self) -> str:
+        """The status in words, with how many conditions do not apply where others do."""
+        words = self.status.replace("_", " ")
+        if not self.inapplicable_checks or self.status is Status.NOT_APPLICABLE:
+            return words
+        return f"{words}; {self.inapplicable_checks} of {len(self.checks)} conditions do not apply"
+
+    @property
     def open_checks(self) -> int:
         """How many conditions nothing can be said about yet."""
         return sum(check.status in OPEN for check in self.checks)
@@ -103,6 +116,8 @@ class RuleResult:
         return plain | {
             "blocks": self.blocks,
             "open_checks": self.open_checks,
+            "inapplicable_checks": self.inapplicable_checks,
+            "said": self.said,
             "number": self.number(),
             "plain": self.plain(),
         }
@@ -116,7 +131,8 @@ class RuleResult:
         if check.value is None:
             return f"{about}: {check.why}" if check.why else about
         span = f" ({_text(check.interval[0])} to {_text(check.interval[1])})" if check.interval else ""
-        return f"{about} {_text(check.value)}{span}, asked {check.op} {_text(check.threshold)}"
+        doubt = f": {_TOO_LITTLE}:" if check.status is Status.INSUFFICIENT_DATA else ""
+        return f"{about}{doubt} {_text(check.value)}{span}, asked {check.op} {_text(check.threshold)}"
 
     def plain(self) -> str:
         """The deciding number in words, for whoever does not know the metrics by name."""
@@ -127,9 +143,12 @@ class RuleResult:
         if check.value is None:
             return f"{about}: {check.why}" if check.why else about
         span = f" ({_rounded(check.interval[0])} to {_rounded(check.interval[1])})" if check.interval else ""
-        return f"{about}: {_rounded(check.value)}{span}, asked is {_WORDS[check.op]}{_rounded(check.threshold)}"
+        doubt = f"{_TOO_LITTLE}: " if check.status is Status.INSUFFICIENT_DATA else ""
+        return f"{about}: {doubt}{_rounded(check.value)}{span}, asked is {_WORDS[check.op]}{_rounded(check.threshold)}"
 
 
+# A value that satisfies its condition would read as a pass without it.
+_TOO_LITTLE = "too little data to say"
 _WORDS = {"==": "", "<=": "at most ", "<": "less than ", ">=": "at least ", ">": "more than ", "between": "between "}
 
 
@@ -205,6 +224,11 @@ def _result(
         for result in _check(rule, check, facts.get(check.metric, []), thresholds)
     )
     status = min((check.status for check in checks), key=_ORDER.index, default=Status.NOT_APPLICABLE)
+    essential = {check.metric for check in rule.checks if check.essential}
+    if status is Status.PASS and any(
+        check.status is Status.NOT_APPLICABLE and check.metric in essential for check in checks
+    ):
+        status = Status.NOT_APPLICABLE  # what the rule is named for cannot be asked; a failure of the rest still counts
     why = "; ".join(dict.fromkeys(check.why for check in checks if check.status is status and check.why))
     if attestation is not None and status is Status.NOT_YET_MEASURED:
         return RuleResult(

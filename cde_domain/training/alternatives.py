@@ -49,13 +49,18 @@ class SearchError(ValueError):
 
 @dataclass(frozen=True)
 class Book:
-    """The rows that are searched: a (rows, features) matrix with outcomes, customers, and groups by attribute."""
+    """
+    The rows that are searched: a (rows, features) matrix with outcomes, customers, and groups by attribute.
+
+    `reported` are the groups of attributes that gate nothing; what is found for them changes nothing else.
+    """
 
     features: tuple[Feature, ...]
     matrix: Array
     repaid: Array
     customers: NDArray[Any]
     attributes: Mapping[str, pd.Series]
+    reported: Mapping[str, pd.Series] = field(default_factory=dict)
 
     def sample(self, most: int, *, seed: int) -> "Book":
         """At most so many rows, good and bad loans in their proportion."""
@@ -67,8 +72,11 @@ class Book:
             for rows in (np.flatnonzero(self.repaid == label) for label in (0, 1))
         ]
         rows = np.sort(np.concatenate(drawn))
-        attributes = {name: groups.iloc[rows].reset_index(drop=True) for name, groups in self.attributes.items()}
-        return Book(self.features, self.matrix[rows], self.repaid[rows], self.customers[rows], attributes)
+        attributes, reported = (
+            {name: groups.iloc[rows].reset_index(drop=True) for name, groups in given.items()}
+            for given in (self.attributes, self.reported)
+        )
+        return Book(self.features, self.matrix[rows], self.repaid[rows], self.customers[rows], attributes, reported)
 
 
 @dataclass(frozen=True)
@@ -123,6 +131,7 @@ class Search:
     at_policy: NDArray[np.bool_]
     judged: tuple[JudgedCandidate, ...]
     findings: tuple[GroupFinding, ...]
+    reported: tuple[GroupFinding, ...] = ()
 
     @property
     def finding(self) -> Finding:
@@ -153,6 +162,7 @@ class Search:
             "approval_rate": float(self.approvals[0].mean()),
             "n_candidates": len(self.candidates),
             "groups": [found.as_json() for found in self.findings],
+            "reported_groups": [found.as_json() for found in self.reported],
             "found": [candidate.name for candidate, _ in helping],
             "challenger": {**self._measured(0), "impact_ratio": lowest[0], "pareto": front[0]},
             "candidates": [
@@ -214,13 +224,24 @@ def search_alternatives(
     tried = [challenger, *_cross_validated(searched, fold, plan, tell)]
     equal = [approve_as_many(one.scores, allowed, int(approved.sum())) for one in tried]
     approvals = np.stack([mask for mask, _ in equal])
-    judged = judge(
+    names, differences = (
         [candidate.name for candidate in plan],
         [PairedDifference.of(one, challenger).mean for one in tried[1:]],
-        groups,
-        approvals,
-        searched.customers,
-        tolerances,
+    )
+    judged = judge(names, differences, groups, approvals, searched.customers, tolerances)
+    # The same candidates once more for attributes that gate nothing: apart, so that they change no finding of those
+    # that do, and beside them, so that nothing is found at a gating group's cost.
+    every = (*groups, *compared_groups(searched.reported, approved))
+    reported = (
+        findings(
+            searched.reported,
+            every,
+            approvals[0],
+            judge(names, differences, every, approvals, searched.customers, tolerances),
+            tolerances,
+        )
+        if searched.reported
+        else ()
     )
     return Search(
         tolerances=tolerances,
@@ -234,6 +255,7 @@ def search_alternatives(
         at_policy=np.stack([allowed & (one.scores >= policy.approve_at) for one in tried]),
         judged=judged,
         findings=findings(searched.attributes, groups, approvals[0], judged, tolerances),
+        reported=tuple(found for found in reported if found.attribute in searched.reported),
     )
 
 

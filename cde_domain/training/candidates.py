@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from scipy.stats import t as student
 
 from cde_domain.features.feature import Feature
 from cde_domain.model import metrics
-from cde_domain.model.compiled import CompiledTrees, compile_trees
+from cde_domain.model.compiled import CannotCompileError, CompiledTrees, compile_trees
 from cde_domain.training.boosting import BoostedTrees, BoostingSettings
 from cde_domain.training.challenger import cross_fitted_scores, folds_of
 from cde_domain.training.continuation import ContinuedLearner
@@ -39,7 +39,8 @@ BENCHMARKS: tuple[Learner, ...] = (ScorecardSettings(), LogisticSettings())
 TREES: Mapping[str, type] = {kind.kind: kind for kind in (BoostingSettings, HistogramSettings, ForestSettings)}
 RULE = (
     "On the same folds, with the customers of a fold in no other, the portfolio's XGBoost settings stay unless another "
-    "candidate that can be compiled has a mean AUC higher by more than one standard error of the paired differences."
+    "candidate has a mean AUC higher by more than one standard error of the paired differences and a mean Brier score "
+    "that is not higher, can be compiled, and is explained within the portfolio's limit for a decision."
 )
 
 
@@ -165,7 +166,7 @@ def vote(members: Iterable[CrossValidated], repaid: Array, fold: NDArray[np.int6
 @dataclass(frozen=True)
 class PairedDifference:
     """
-    The mean difference in AUC of two candidates over the folds.
+    The mean difference in a measure of two candidates over the folds.
 
     The standard error allows for training sets that overlap (Nadeau and Bengio 2003); the interval is Student's.
     """
@@ -175,9 +176,11 @@ class PairedDifference:
     interval: tuple[float, float]
 
     @classmethod
-    def of(cls, first: CrossValidated, second: CrossValidated) -> "PairedDifference":
+    def of(
+        cls, first: CrossValidated, second: CrossValidated, measure: Literal["auc", "brier"] = "auc"
+    ) -> "PairedDifference":
         """First minus second."""
-        differences = first.auc - second.auc
+        differences = getattr(first, measure) - getattr(second, measure)
         folds = len(differences)
         error = float(np.sqrt((1 / folds + 1 / (folds - 1)) * differences.var(ddof=1)))
         mean, reach = float(differences.mean()), float(student.ppf(0.975, folds - 1)) * error
@@ -194,30 +197,55 @@ class PairedDifference:
 
 
 def best_of(tried: Iterable[CrossValidated]) -> CrossValidated:
-    """The first one, unless a later one is better by more than one standard error; then the best of those."""
+    """
+    The first one, unless later ones replace it; then that of the highest AUC.
+
+    A later one replaces it with a higher AUC, by more than one standard error, and a Brier score that is not higher: a
+    better order of the applicants is not bought with worse probabilities, which the cut-offs are about.
+    """
     first, *others = tried
-    better = [other for other in others if PairedDifference.of(other, first).exceeds_one_error]
+    better = [
+        other
+        for other in others
+        if PairedDifference.of(other, first).exceeds_one_error and other.brier.mean() <= first.brier.mean()
+    ]
     return max(better, key=lambda candidate: candidate.auc.mean(), default=first)
 
 
-def choose(candidates: Iterable[CrossValidated]) -> tuple[CrossValidated, str]:
-    """The candidate that becomes the challenger, and why; `candidates` can all be compiled, XGBoost first."""
+def choose(
+    candidates: Iterable[CrossValidated], unfit: Callable[[CrossValidated], str] = lambda _: ""
+) -> tuple[CrossValidated, str]:
+    """
+    The candidate that becomes the challenger, and why; XGBoost comes first.
+
+    `unfit` says why another that would win cannot be served, or nothing; then the next best is looked at.
+    """
     first, *others = candidates
-    chosen = best_of([first, *others])
+    refused: list[str] = []
+    while (chosen := best_of([first, *others])) is not first and (why := unfit(chosen)):
+        others = [other for other in others if other is not chosen]
+        refused.append(f"; {chosen.kind} cannot be served: {why}")
+    passed_over = "".join(refused)
     if chosen is not first:
-        difference = PairedDifference.of(chosen, first)
+        difference, brier = PairedDifference.of(chosen, first), PairedDifference.of(chosen, first, "brier")
         return chosen, (
             f"{chosen.kind} has a mean AUC of {chosen.auc.mean():.4f} over {len(chosen.auc)} folds, "
             f"{difference.mean:.4f} above {first.kind}: more than one standard error ({difference.standard_error:.4f})"
+            f"; its Brier score differs by {brier.mean:+.5f}{passed_over}"
         )
-    rivals = [(PairedDifference.of(other, first), other.kind) for other in others]
+    rivals = [
+        (PairedDifference.of(other, first), PairedDifference.of(other, first, "brier"), other.kind) for other in others
+    ]
     said = [
-        f"{kind} differs by {difference.mean:+.4f} (standard error {difference.standard_error:.4f})"
-        for difference, kind in rivals
+        f"{kind} differs by {difference.mean:+.4f} (standard error {difference.standard_error:.4f}), "
+        f"in its Brier score by {brier.mean:+.5f}"
+        for difference, brier, kind in rivals
     ]
     return first, (
         f"{first.kind} has a mean AUC of {first.auc.mean():.4f} over {len(first.auc)} folds, and no other candidate "
-        f"that can be compiled is better by more than one standard error" + (f": {', '.join(said)}" if said else "")
+        f"that can be served is better by more than one standard error without a higher Brier score"
+        + (f": {'; '.join(said)}" if said else "")
+        + passed_over
     )
 
 
@@ -277,13 +305,15 @@ def compare_candidates(
     *,
     boosting: Mapping[str, Any],
     budget: int,
+    max_decision_ms: float,
     options: TrainingOptions = AS_THEY_ARE,
     tell: Callable[[str], object] = lambda _: None,
 ) -> Comparison:
     """
     Cross-validate every candidate on a training set, `budget` settings of each kind of trees, and choose.
 
-    The options are the trees'; the benchmarks are fitted on rows as they are.
+    What replaces the portfolio's XGBoost is compiled first and explained within `max_decision_ms`. The options are the
+    trees'; the benchmarks are fitted on rows as they are.
     """
     kinds = tuple(tuple(treated(one, options) for one in kind) for kind in settings_to_try(boosting, budget))
     fold = folds_of(repaid, customers, seed=kinds[0][0].seed)
@@ -295,7 +325,7 @@ def compare_candidates(
 
     tried = tuple(tuple(on_folds(settings) for settings in kind) for kind in kinds)
     trees = tuple(best_of(kind) for kind in tried)
-    chosen, reason = choose(trees)
+    chosen, reason = choose(trees, lambda one: unfit_to_serve(one, features, matrix, repaid, max_decision_ms))
     return Comparison(
         tried=tried,
         trees=trees,
@@ -326,6 +356,21 @@ def compare_continuation(
         f"rounds on {len(customers)} new loans, as the run was configured",
         rule=CONTINUED_RULE,
     )
+
+
+def unfit_to_serve(
+    candidate: CrossValidated, features: tuple[Feature, ...], matrix: Array, repaid: Array, max_decision_ms: float
+) -> str:
+    """Why a candidate fitted on the whole training set cannot be served: it does not compile or takes too long."""
+    assert candidate.learner is not None
+    fitted = candidate.learner.fit(features, matrix, repaid)
+    assert isinstance(fitted, BoostedTrees | HistogramTrees | Forest | WinsorisedTrees)
+    try:
+        trees = compile_trees(fitted.ensemble())
+    except CannotCompileError as error:
+        return str(error)
+    taken = _explanation_us(trees, matrix[:TIMED_ROWS]) / 1000
+    return "" if taken <= max_decision_ms else f"an explanation takes {taken:.1f} ms, {max_decision_ms:g} are allowed"
 
 
 def final_facts(learner: Learner, features: tuple[Feature, ...], matrix: Array, repaid: Array) -> dict[str, Any]:

@@ -73,7 +73,6 @@ def lime_facts(weights: Array, contributions: Array, rank_agreement: Callable[[A
     return {
         "rows": rows,
         "seeds": seeds,
-        "used_for_reasons": False,
         "rank_correlation": float(np.mean([rank_agreement(own, contributions) for own in weights])),
         "top4_jaccard": float(np.mean([_same_lowest(own, contributions) for own in weights])),
         "same_first": float(np.mean([own.argmin(axis=1) == contributions.argmin(axis=1) for own in weights])),

@@ -1,5 +1,6 @@
 """The search for less discriminatory models: found where there is one, refuted where none is, open where unsure."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -133,6 +134,22 @@ def test_a_book_of_two_features_still_has_as_many_candidates_as_were_asked_for()
 
     assert report["n_candidates"] == 30
     json.dumps(report, allow_nan=False)
+
+
+def test_an_attribute_that_is_only_reported_is_searched_and_changes_nothing_else():
+    book = _book(proxy=2.5)
+    coin = {"coin": pd.Series(np.random.default_rng(4).choice(["heads", "tails"], len(book.repaid)))}
+
+    alone = _search(dataclasses.replace(book, attributes=coin)).as_json()
+    beside = _search(dataclasses.replace(book, attributes=coin, reported=book.attributes), most_rows=1_999).as_json()
+    both = _search(dataclasses.replace(book, attributes=coin, reported=book.attributes)).as_json()
+
+    assert {group["attribute"] for group in both["reported_groups"]} == {"origin"}
+    assert "found" in {group["finding"] for group in both["reported_groups"]}
+    assert (beside["rows"], bool(beside["reported_groups"])) == (1_999, True)
+    assert alone["reported_groups"] == []
+    assert both["found"] == alone["found"] == []
+    assert {**both, "reported_groups": []} == alone
 
 
 def test_every_candidate_that_is_judged_approves_as_many_as_the_challenger(unfair):

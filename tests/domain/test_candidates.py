@@ -11,6 +11,7 @@ from skops.io.exceptions import UntrustedTypesFoundException
 from cde_domain.application import columns_of
 from cde_domain.features.feature import feature_matrix
 from cde_domain.features.frame import columns_of_frame
+from cde_domain.features.table import feature_table, labels_of, matrix_of, split
 from cde_domain.loan_book import assemble
 from cde_domain.model.compiled import CannotCompileError, compile_trees
 from cde_domain.model.metrics import auc, brier
@@ -25,6 +26,7 @@ from cde_domain.training.candidates import (
     describe,
     learner_of,
     settings_to_try,
+    unfit_to_serve,
 )
 from cde_domain.training.challenger import cross_fitted_scores, fit_scoring_model, folds_of, out_of_fold_margins
 from cde_domain.training.forest import ForestSettings
@@ -157,16 +159,16 @@ def test_a_category_without_an_applicant_in_training_gets_a_margin_from_both_ben
         assert np.isfinite(benchmark.fit(FEATURES, *loans).margins(matrix)).all()
 
 
-def _candidate(kind: str, *areas: float) -> CrossValidated:
+def _candidate(kind: str, *areas: float, brier: float = 0.1) -> CrossValidated:
     nothing = np.zeros(len(areas))
-    return CrossValidated(kind, None, nothing, np.array(areas), nothing, nothing)
+    return CrossValidated(kind, None, nothing, np.array(areas), np.full(len(areas), brier), nothing)
 
 
 def test_xgboost_stays_where_another_is_better_only_within_one_standard_error():
     chosen, reason = choose([_candidate("xgboost", 0.70, 0.72, 0.74), _candidate("other", 0.74, 0.69, 0.74)])
 
     assert chosen.kind == "xgboost"
-    assert "no other candidate that can be compiled is better by more than one standard error" in reason
+    assert "no other candidate that can be served is better by more than one standard error" in reason
 
 
 def test_another_is_chosen_where_it_is_clearly_better_and_the_reason_says_by_how_much():
@@ -174,6 +176,41 @@ def test_another_is_chosen_where_it_is_clearly_better_and_the_reason_says_by_how
 
     assert chosen.kind == "other"
     assert "0.0233 above xgboost" in reason
+
+
+@pytest.mark.parametrize(("brier", "kept"), [(0.1001, "xgboost"), (0.1, "other"), (0.09, "other")])
+def test_xgboost_stays_where_a_better_auc_comes_with_a_worse_brier_score(brier: float, kept: str):
+    better = (0.72, 0.74, 0.77)
+
+    chosen, reason = choose([_candidate("xgboost", 0.70, 0.72, 0.74), _candidate("other", *better, brier=brier)])
+
+    assert chosen.kind == kept
+    assert f"{brier - 0.1:+.5f}" in reason
+
+
+def test_a_winner_that_cannot_be_served_gives_way_to_the_next_and_the_reason_names_it():
+    ranked = [
+        _candidate("xgboost", 0.70, 0.72, 0.74),
+        _candidate("slow", 0.74, 0.76, 0.79),
+        _candidate("next", 0.72, 0.74, 0.77),
+    ]
+
+    chosen, reason = choose(ranked, lambda one: "too slow" if one.kind == "slow" else "")
+    assert chosen.kind == "next"
+    assert "slow cannot be served: too slow" in reason
+    assert choose(ranked, lambda _: "too slow")[0].kind == "xgboost"
+
+
+def test_trees_that_do_not_compile_or_are_explained_too_slowly_are_unfit_to_serve(loans):
+    matrix, repaid = loans
+    flat, deep = (
+        CrossValidated("random_forest", learner, repaid, repaid, repaid, repaid)
+        for learner in (ForestSettings(trees=3), ForestSettings(trees=3, max_depth=9, min_samples_leaf=1))
+    )
+
+    assert unfit_to_serve(flat, FEATURES, matrix, repaid, 1000.0) == ""
+    assert "0.0001 are allowed" in unfit_to_serve(flat, FEATURES, matrix, repaid, 0.0001)
+    assert "deeper than 5" in unfit_to_serve(deep, FEATURES, matrix, repaid, 1000.0)
 
 
 def test_a_paired_difference_allows_for_training_sets_that_overlap():
@@ -191,7 +228,9 @@ def test_no_more_settings_are_tried_than_the_stated_budget():
 
 def test_the_vote_and_the_benchmarks_are_compared_and_never_chosen(loans):
     matrix, repaid = loans
-    comparison = compare_candidates(FEATURES, matrix, repaid, np.arange(ROWS) // 2, boosting={"rounds": 30}, budget=1)
+    comparison = compare_candidates(
+        FEATURES, matrix, repaid, np.arange(ROWS) // 2, boosting={"rounds": 30}, budget=1, max_decision_ms=1000.0
+    )
 
     entries = [comparison.entry(candidate) for candidate in comparison.candidates]
 
@@ -201,6 +240,28 @@ def test_the_vote_and_the_benchmarks_are_compared_and_never_chosen(loans):
         "logistic_regression",
     ]
     assert [entry["promotable"] for entry in entries if entry["chosen"]] == [True]
+
+
+@pytest.mark.slow
+def test_xgboost_stays_on_the_lending_club_where_a_forest_orders_better_with_worse_probabilities():
+    portfolio = load_portfolio("lending_club")
+    book = assemble(portfolio, {source.name: source.read(portfolio.options()) for source in portfolio.sources})
+    training, _ = split(feature_table(portfolio, book), seed=20)
+
+    comparison = compare_candidates(
+        portfolio.features,
+        matrix_of(portfolio, training),
+        labels_of(training),
+        training["customer_id"].to_numpy(),
+        boosting=portfolio.boosting,
+        budget=portfolio.tuning_budget,
+        max_decision_ms=portfolio.thresholds.max_decision_ms,
+    )
+
+    assert comparison.chosen.learner == BoostingSettings(**portfolio.boosting)
+    xgboost, forest = comparison.tried[0][0], max(comparison.tried[2], key=lambda one: float(one.auc.mean()))
+    assert PairedDifference.of(forest, xgboost).exceeds_one_error
+    assert forest.brier.mean() > xgboost.brier.mean()
 
 
 def _measured(name: str) -> tuple[float, float]:

@@ -180,13 +180,13 @@ def test_lime_is_compared_with_the_contributions_and_with_itself():
     assert facts["rank_correlation"] == pytest.approx(0.0)
     assert facts["own_rank_correlation"] == pytest.approx(-1.0)
     assert facts["own_top4_jaccard"] == pytest.approx(3 / 5)
-    assert (facts["same_first"], facts["used_for_reasons"]) == (0.5, False)
+    assert facts["same_first"] == 0.5
 
 
 @pytest.fixture(scope="module")
 def report(tiny_engine: DecisionEngine, notices: Notices) -> dict:
     facts = explanation_facts(tiny_engine, applicants(900, seed=2), applicants(800, seed=1), notices)
-    lime = {"rows": 0, "used_for_reasons": False, "rank_correlation": 0.5, "own_top4_jaccard": 0.8}
+    lime = {"rows": 0, "rank_correlation": 0.5, "own_top4_jaccard": 0.8}
     return {**facts, "lime": lime, "recourse": {"declined": 4, "with_recourse": 3, "valid": 3}}
 
 
@@ -240,7 +240,6 @@ def test_facts_about_reasons_have_intervals_and_few_notices_are_no_verdict(repor
         assert interval[0] <= value <= interval[1]
     assert few["top4_jaccard_across_10_backgrounds"].value is None
     assert not few["top4_jaccard_across_10_backgrounds"].sufficient
-    assert facts["lime_used_for_reasons_and_vsi_below_0_9"].value is False
 
 
 def test_a_model_that_turns_nobody_away_has_nothing_to_be_said_of_its_reasons(tiny_engine: DecisionEngine):
@@ -250,5 +249,5 @@ def test_a_model_that_turns_nobody_away_has_nothing_to_be_said_of_its_reasons(ti
     assert facts["notices"]["rows"] == 0
     assert facts["faithfulness"]["repair_rate"] is None
     assert reasons_are_stable({**facts, "lime": {"rows": 0}}).passed
-    few = facts_of({**facts, "lime": {"rows": 0, "used_for_reasons": False}}, slope=1.0)
+    few = facts_of({**facts, "lime": {"rows": 0}}, slope=1.0)
     assert not any(fact.value for fact in few if fact.metric == "repair_rate")

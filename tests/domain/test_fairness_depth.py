@@ -165,6 +165,19 @@ def test_a_small_cell_that_fails_alone_is_insufficient_once_all_cells_are_counte
     assert cell.verdict is Verdict.INSUFFICIENT_DATA
 
 
+def test_a_large_cell_below_the_limit_fails_only_if_p_after_holm_says_so() -> None:
+    blocks = [("big", 300, 60)] + [(f"s{i}", 300, 46 if i == 0 else 57) for i in range(10)]
+    groups, approved, _ = _book(*((name, rows, yes, 1.0) for name, rows, yes in blocks))
+    constant = pd.Series(["all"] * len(groups))
+    (pair,) = intersections(
+        {"one": groups, "two": constant}, approved, np.zeros(len(groups), dtype=bool), min_ratio=0.8
+    )
+    cell = next(cell for cell in pair.cells if cell.result.group == "s0 & all")
+    assert cell.result.verdict is Verdict.FAIL
+    assert (cell.p_holm or 0) > 0.05
+    assert cell.verdict is Verdict.INSUFFICIENT_DATA
+
+
 FEATURES = (
     Feature("district", lambda c: c["district"], "District", "District", categories=("n", "s", "w")),
     Feature("income", lambda c: c["income"], "Income", "Income"),
