@@ -72,6 +72,7 @@ def champion_model(
     compared_with = evaluation["champion"]["bundle"] if evaluation["champion"] else None
     if current is None or current.bundle != bundle.name:
         approval = {"approved_by": case.approval.name, "approver_key": case.approval.key} if case.approval else {}
+        reached = {"operation_log": case.operation.model_dump()} if case.operation else {}
         try:
             current = store.ledger.append(
                 action="promote",
@@ -88,6 +89,7 @@ def champion_model(
                     "authority": lending.promotion,
                     **standing(compliance_report["rules"]),
                     **approval,
+                    **reached,
                 },
             )
         except LedgerConflictError as error:

@@ -17,7 +17,8 @@ from dagster import AssetRecordsFilter
 
 from cde_checks import features, governance, loan_book, model
 from cde_checks.refusal import Refusal
-from cde_domain.governance.rulebook import Phase, Rulebook
+from cde_domain.governance.facts import FactError
+from cde_domain.governance.rulebook import Phase, Rulebook, RulebookError
 from cde_domain.governance.verdicts import evaluate
 from cde_domain.portfolio import Portfolio
 from cde_resources.portfolio import PortfolioResource
@@ -25,7 +26,7 @@ from cde_resources.releases import ReleasesResource
 from cde_serving.approvals import Approval, ApprovalError, read_approval
 from cde_serving.evidence import CheckResult, EvidenceError, Materialisation, Pack, verify_pack
 from cde_serving.ledger import LedgerError
-from cde_serving.operation import OperationFactsError
+from cde_serving.operation import Mark, OperationFactsError
 from cde_serving.signing import SignatureError
 
 GATING_MODULES: tuple[ModuleType, ...] = (loan_book, features, model, governance)
@@ -40,6 +41,7 @@ REPORTS = (
     "model_card",
 )
 EVIDENCE = "evidence_pack"
+SEEN_REPORTS = 100  # compliance reports whose mark of the log of operation is asked for
 _POINTER = "dagster/input_event_pointer/"
 
 
@@ -77,6 +79,7 @@ class Case:
     refusals: list[Refusal] = field(default_factory=list)
     pack: Pack | None = None
     approval: Approval | None = None
+    operation: Mark | None = None
 
 
 def refusals(instance: dg.DagsterInstance, portfolio: PortfolioResource, releases: ReleasesResource) -> list[Refusal]:
@@ -94,7 +97,7 @@ def examine(instance: dg.DagsterInstance, portfolio: PortfolioResource, releases
         return case
     if not judgement.problems:
         _examine_evidence(case, instance, portfolio, releases, judgement.made_from)
-    _examine_operation(case, lending, releases)
+    _examine_operation(case, instance, lending, releases)
     _examine_ledger(case, instance, releases)
     return case
 
@@ -319,27 +322,55 @@ def _examine_approval(case: Case, pack: Pack, releases: ReleasesResource) -> Non
         case.approval = approval
 
 
-def _examine_operation(case: Case, lending: Portfolio, releases: ReleasesResource) -> None:
+def _examine_operation(
+    case: Case, instance: dg.DagsterInstance, lending: Portfolio, releases: ReleasesResource
+) -> None:
     """Refuse what failed on the running service, also where that was measured after the compliance report."""
-    rulebook = Rulebook.read()
     try:
-        measured = releases.operation_facts(rulebook)
-    except (OperationFactsError, SignatureError) as error:
-        remedy = "Measure it again, so that the report is written anew"
-        case.refusals.append(Refusal("facts of operation", str(error), remedy))
+        rulebook = Rulebook.read()
+    except RulebookError as error:
+        case.refusals.append(Refusal("rulebook", f"cannot be used: {error}", "Restore rulebook.yaml"))
         return
     rules = tuple(rule for rule in rulebook.rules if rule.phase is Phase.OPERATION)
-    results = evaluate(
-        rulebook.model_copy(update={"rules": rules}),
-        [fact for report in measured for fact in report.as_facts()],
-        lending.jurisdiction,
-        thresholds=asdict(lending.thresholds),
-        today=releases.now().date(),
-    )
+    try:
+        measured = releases.measured(rulebook, _marks(case, instance, lending.name))
+        results = evaluate(
+            rulebook.model_copy(update={"rules": rules}),
+            measured.facts(releases.now()),
+            lending.jurisdiction,
+            thresholds=asdict(lending.thresholds),
+            today=releases.now().date(),
+        )
+    except LedgerError:
+        return  # told by `_examine_ledger`
+    except (OperationFactsError, FactError) as error:
+        remedy = "Restore operation.jsonl from a backup; a fact that its rule cannot take is measured again"
+        case.refusals.append(Refusal("facts of operation", str(error), remedy))
+        return
+    case.operation = measured.mark
     for result in results:
         if result.blocks:
             remedy = "Mend the service and measure again, then run train_and_release again"
             case.refusals.append(Refusal(f"rule {result.id}", f"failed in operation: {result.plain()}", remedy))
+
+
+def _marks(case: Case, instance: dg.DagsterInstance, portfolio: str) -> list[Mark]:
+    """How far the log of operation reached in every compliance report, and in the one that is in evidence."""
+    key = dg.AssetKey([portfolio, "compliance_report"])
+    records = instance.fetch_materializations(key, limit=SEEN_REPORTS).records
+    read = functools.partial(_record, instance)
+    noted = [_metadata(read, key, record.storage_id) for record in records]
+    marks = [
+        Mark(entries=int(told["operation_entries"]), head=str(told["operation_head"]))
+        for told in noted
+        if "operation_entries" in told
+    ]
+    if case.pack is not None:
+        told = case.pack.report("reports/compliance_report.json").get("operation_log")
+        if told is None:
+            raise OperationFactsError("the compliance report does not say how far operation.jsonl reached")
+        marks.append(Mark.model_validate(told))
+    return marks
 
 
 def _examine_ledger(case: Case, instance: dg.DagsterInstance, releases: ReleasesResource) -> None:

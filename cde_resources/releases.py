@@ -1,15 +1,16 @@
 """The releases of a portfolio, and the keys by which promotions, evidence and approvals are believed."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Self
 
 import dagster as dg
-from pydantic import PrivateAttr
+from pydantic import PrivateAttr, ValidationError
 
 from cde_domain.clock import Clock, utc_now
 from cde_domain.governance.rulebook import Rulebook
-from cde_serving.operation import OperationFacts, read_operation_facts
+from cde_serving.operation import Mark, Measured, OperationFactsError
 from cde_serving.releases import ReleaseStore
 from cde_serving.settings import Settings
 from cde_serving.signing import SigningKey, TrustedKeys, open_signing_key
@@ -69,18 +70,23 @@ class ReleasesResource(dg.ConfigurableResource):
         """
         return self.trusted() if Path(self.verify_key).exists() else None
 
-    def operation_facts(self, rulebook: Rulebook) -> list[OperationFacts]:
+    def measured(self, rulebook: Rulebook, marks: Iterable[Mark] = ()) -> Measured:
         """
-        What was measured on the running service.
+        What was measured on the running service; `marks` are how far its log reached before.
+
+        Every promotion kept such a mark in the ledger.
 
         Raises:
-            OperationFactsError: a file cannot be believed.
-            SignatureError: there are files, and no public key to verify them with.
+            OperationFactsError: the log cannot be believed, or is shorter than it was.
+            LedgerError: the ledger is damaged.
         """
-        folder = self.store().operation
-        if not any(folder.glob("*.json")):
-            return []
-        return read_operation_facts(folder, rulebook, portfolio=self.portfolio, trusted=self.trusted(), now=self.now())
+        store = self.store()
+        kept = [entry.details["operation_log"] for entry in store.ledger.entries() if "operation_log" in entry.details]
+        try:
+            promoted = [Mark.model_validate(mark) for mark in kept]
+        except ValidationError as error:
+            raise OperationFactsError("the ledger holds a mark of operation.jsonl that is none") from error
+        return store.operation.read(rulebook, now=self.now(), marks=[*promoted, *marks])
 
     def approvers(self) -> TrustedKeys:
         """

@@ -1,6 +1,5 @@
 """Approvals: a named person's signature under the evidence for one model, valid for a while."""
 
-import json
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
@@ -9,7 +8,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from cde_domain.digests import write_json
 from cde_serving.evidence import Pack
-from cde_serving.signing import SignatureError, SigningKey, TrustedKeys
+from cde_serving.signing import SignatureError, SigningKey, TrustedKeys, read_signed
 
 
 class ApprovalError(ValueError):
@@ -89,9 +88,11 @@ def read_approval(folder: Path, pack: Pack) -> Approval:
         ApprovalError: there is none, or it cannot be read.
     """
     try:
-        return Approval.model_validate(json.loads((folder / f"{pack.digest}.json").read_bytes()))
+        return read_signed((folder / f"{pack.digest}.json").read_bytes(), Approval)
     except FileNotFoundError as error:
         raise ApprovalError("nobody approved this evidence yet") from error
+    except SignatureError as error:
+        raise ApprovalError(f"its file {error}") from error
     except ValidationError as error:
         raise ApprovalError("its file is no approval") from error
     except (OSError, ValueError, RecursionError) as error:

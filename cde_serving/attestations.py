@@ -1,7 +1,6 @@
 """Signed attestations: files in which a named person answers, with their own key, for what no program can decide."""
 
 import datetime
-import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from pydantic import ValidationError
 
 from cde_domain.digests import write_json
 from cde_domain.governance.attestations import Attestation, AttestationError
-from cde_serving.signing import SignatureError, SigningKey, TrustedKeys
+from cde_serving.signing import SignatureError, SigningKey, TrustedKeys, read_signed
 
 
 class SignedAttestation(Attestation):
@@ -99,7 +98,9 @@ def read_attestations(
 
 def _read(path: Path) -> SignedAttestation:
     try:
-        return SignedAttestation.model_validate(json.loads(path.read_bytes()))
+        return read_signed(path.read_bytes(), SignedAttestation)
+    except SignatureError as error:
+        raise AttestationError(f"its file {error}") from error
     except ValidationError as error:
         fields = ", ".join(".".join(map(str, problem["loc"])) or problem["msg"] for problem in error.errors())
         raise AttestationError(f"its file is no attestation: {fields}") from error

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, StringConstraints, TypeAdapter, ValidationError
 
 from cde_domain.digests import folder_digests, json_digest, write_json
-from cde_serving.signing import SignatureError, SigningKey, TrustedKeys
+from cde_serving.signing import Record, SignatureError, SigningKey, TrustedKeys, read_signed
 
 MANIFEST = "manifest.json"
 SIGNATURE = "signature.json"
@@ -85,6 +85,11 @@ class Manifest(_Record):
     data: dict[str, Sha256]
     made_from: dict[str, Materialisation]
     files: tuple[PackedFile, ...]
+
+
+class _Signature(_Record):
+    key: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
+    signature: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$")]
 
 
 @dataclass(frozen=True)
@@ -167,24 +172,18 @@ def write_pack(
 
 def verify_pack(folder: Path, trusted: TrustedKeys) -> Pack:
     """
-    Verify the signature of a pack and every file of it.
+    Verify the signature of a pack and every byte of every file of it, manifest and signature included.
 
     Raises:
         EvidenceError: naming each file that was changed, added or removed, or what is wrong with manifest or signature.
     """
-    value, signature = _read_json(folder, MANIFEST), _read_json(folder, SIGNATURE)
+    manifest = _read_record(folder, MANIFEST, Manifest, otherwise="is of another format than this version reads")
+    signed = _read_record(folder, SIGNATURE, _Signature, otherwise="holds no signature")
+    value = manifest.model_dump(mode="json", exclude_unset=True)
     try:
-        key, signed = str(signature["key"]), str(signature["signature"])
-        trusted.verify("evidence", value, key=key, signature=signed)
-        manifest = Manifest.model_validate(value)
-    except (KeyError, TypeError) as error:
-        raise EvidenceError(f"{SIGNATURE} holds no signature") from error
+        trusted.verify("evidence", value, key=signed.key, signature=signed.signature)
     except SignatureError as error:
         raise EvidenceError(f"{MANIFEST} {error}") from error
-    except ValidationError as error:
-        raise EvidenceError(f"{MANIFEST} is of another format than this version reads") from error
-    except ValueError as error:
-        raise EvidenceError(f"{MANIFEST} is damaged: {error}") from error
     if problems := _differences(folder, manifest):
         raise EvidenceError("; ".join(problems))
     try:
@@ -194,11 +193,15 @@ def verify_pack(folder: Path, trusted: TrustedKeys) -> Pack:
     return Pack(json_digest(value), folder, manifest, checks)
 
 
-def _read_json(folder: Path, name: str) -> Any:
+def _read_record(folder: Path, name: str, record: type[Record], *, otherwise: str) -> Record:
     try:
-        return json.loads((folder / name).read_bytes())
+        return read_signed((folder / name).read_bytes(), record)
     except FileNotFoundError as error:
         raise EvidenceError(f"{name} is missing") from error
+    except SignatureError as error:
+        raise EvidenceError(f"{name} {error}") from error
+    except ValidationError as error:
+        raise EvidenceError(f"{name} {otherwise}") from error
     except (OSError, ValueError, RecursionError) as error:
         raise EvidenceError(f"{name} is truncated or damaged: {error}") from error
 

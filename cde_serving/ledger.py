@@ -1,26 +1,21 @@
 """The promotion ledger: which bundle is served, since when, by whom and on what evidence."""
 
-import fcntl
-import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import UTC
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import rfc8785
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints
 
 from cde_domain.clock import Clock, utc_now
-from cde_domain.digests import json_digest
-from cde_serving.signing import SignatureError, SigningKey, TrustedKeys
+from cde_serving.signed_log import SignedEntry, SignedLog, SignedLogError
+from cde_serving.signing import SigningKey
 
 Action = Literal["promote", "rollback"]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
-class LedgerError(ValueError):
+class LedgerError(SignedLogError):
     """A ledger that was changed or damaged."""
 
 
@@ -28,47 +23,39 @@ class LedgerConflictError(RuntimeError):
     """Another bundle was promoted in the meantime."""
 
 
-class LedgerEntry(BaseModel):
+class LedgerEntry(SignedEntry):
     """
     One promotion or rollback.
 
-    `previous` is the bundle that was current before, `previous_entry` the digest of the line before ("" for the first),
-    `evidence` the digest of the evidence pack. `signature` is over all other fields, by the key whose id is `key`.
+    `previous` is the bundle that was current before, `evidence` the digest of the evidence pack.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    sequence: int
     at: str
-    portfolio: str
     action: Action
     bundle: Digest
     previous: Digest | None
     evidence: Digest
     by: str
     notes: tuple[str, ...] = ()
-    details: dict[str, Any] = {}
-    previous_entry: str
-    key: str
-    signature: str
+    details: dict[str, Any] = Field(default_factory=dict)
 
 
 class PromotionLedger:
-    """
-    An append-only file of one JSON entry a line, each signed and carrying the SHA-256 of the one before.
-
-    Only lines signed by a key in the PEM file `public_key` are believed. Chain and signature are taken over each line's
-    JSON value as stored, so a field added to the entry later leaves old lines valid. With `portfolio`, the ledger of
-    another portfolio is refused.
-    A last line without its newline was cut off by a crash before `append` returned: nobody was told that it holds, so
-    readers ignore it and the next append overwrites it.
-    """
+    """Promotions and rollbacks as a `SignedLog`, in which each names the bundle that was current before it."""
 
     def __init__(self, path: Path, public_key: Path, *, portfolio: str | None = None, clock: Clock = utc_now) -> None:
         self.path = path
         self.public_key = public_key
-        self.portfolio = portfolio
         self._clock = clock
+        self._log = SignedLog(
+            path,
+            public_key,
+            "ledger entry",
+            LedgerEntry,
+            portfolio=portfolio,
+            error=LedgerError,
+            follows=_names_previous,
+        )
 
     def entries(self) -> tuple[LedgerEntry, ...]:
         """
@@ -78,7 +65,7 @@ class PromotionLedger:
             LedgerError: a line is damaged, not signed by a trusted key, or does not follow from the one before; the
                 message gives its number.
         """
-        return tuple(entry for entry, _ in self._verified())
+        return tuple(entry for entry, _ in self._log.verified())
 
     def current(self) -> LedgerEntry | None:
         """The last entry, which names the bundle to serve; None before the first promotion."""
@@ -105,16 +92,14 @@ class PromotionLedger:
             LedgerConflictError: another bundle is current.
             LedgerError: the ledger is damaged, or `key` is not one that its readers believe.
         """
-        with self._locked():
-            chain = self._verified()
-            last = chain[-1][0] if chain else None
-            current = last.bundle if last else None
+        with self._log.locked():
+            chain = self._log.verified()
+            current = chain[-1][0].bundle if chain else None
             if current != expected_previous:
                 raise LedgerConflictError(
                     f"expected {_short(expected_previous)} to be promoted, but {_short(current)} is"
                 )
-            value: dict[str, Any] = {
-                "sequence": len(chain) + 1,
+            stated = {
                 "at": self._clock().astimezone(UTC).isoformat().replace("+00:00", "Z"),
                 "portfolio": portfolio,
                 "action": action,
@@ -124,104 +109,13 @@ class PromotionLedger:
                 "by": by,
                 "notes": list(notes),
                 "details": dict(details or {}),
-                "previous_entry": chain[-1][1] if chain else "",
-                "key": key.public.id,
             }
-            value["signature"] = key.sign("ledger entry", value)
-            entry = LedgerEntry.model_validate(value)
-            if key.public.id not in self._trusted().keys:  # an entry that readers would refuse is never written
-                raise LedgerError(f"the key {key.public.id} is not trusted for {self.path.name}")
-            self._write(rfc8785.dumps(value) + b"\n")
-            return entry
-
-    def _verified(self) -> list[tuple[LedgerEntry, str]]:
-        """The entries with the digests of their lines."""
-        chain: list[tuple[LedgerEntry, str]] = []
-        lines = self._lines()
-        trusted = self._trusted() if lines else None
-        for number, line in enumerate(lines, start=1):
-            try:
-                assert trusted is not None
-                entry, digest = _read_line(line, trusted)
-                self._follow(entry, chain)
-            except LedgerError as error:
-                raise LedgerError(f"{self.path.name} line {number} {error}") from error
-            chain.append((entry, digest))
-        return chain
-
-    def _follow(self, entry: LedgerEntry, chain: list[tuple[LedgerEntry, str]]) -> None:
-        """Refuse an entry that does not stand where it says."""
-        before, digest_before = chain[-1] if chain else (None, "")
-        if self.portfolio is not None and entry.portfolio != self.portfolio:
-            raise LedgerError(f"is of the ledger of {entry.portfolio}")
-        if entry.sequence != len(chain) + 1:
-            raise LedgerError(f"has the sequence number {entry.sequence}")
-        if entry.previous_entry != digest_before:
-            raise LedgerError("does not follow from the line before")
-        if entry.previous != (before.bundle if before else None):
-            raise LedgerError("names another previous bundle than the line before")
-
-    def _trusted(self) -> TrustedKeys:
-        try:
-            return TrustedKeys.read(self.public_key)
-        except SignatureError as error:
-            raise LedgerError(f"{self.path.name} cannot be verified: {error}") from error
-
-    def _lines(self) -> list[bytes]:
-        try:
-            content = self.path.read_bytes()
-        except FileNotFoundError:
-            return []
-        return content.split(b"\n")[:-1]  # what follows the last newline was never acknowledged
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.with_name(f"{self.path.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield  # closing the file releases the lock
-
-    def _write(self, line: bytes) -> None:
-        end = sum(len(known) + 1 for known in self._lines())
-        with os.fdopen(os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o644), "wb") as file:
-            file.truncate(end)
-            file.seek(end)
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-        _sync_folder(self.path.parent)
+            return self._log.append(chain, stated, key)[0]
 
 
-def _read_line(line: bytes, trusted: TrustedKeys) -> tuple[LedgerEntry, str]:
-    """The entry of a line and the digest of the line, if a trusted key signed it."""
-    try:
-        value = json.loads(line)
-        if isinstance(value, dict) and "signature" not in value:
-            raise LedgerError("is not signed")
-        entry = LedgerEntry.model_validate(value)
-        digest = json_digest(value)
-        trusted.verify("ledger entry", _signed(value), key=entry.key, signature=entry.signature)
-    except (LedgerError, SignatureError) as error:
-        raise LedgerError(str(error)) from error
-    except ValidationError as error:
-        fields = ", ".join(".".join(map(str, problem["loc"])) or "entry" for problem in error.errors())
-        raise LedgerError(f"is no entry: {fields}") from error
-    except (ValueError, RecursionError) as error:
-        raise LedgerError(f"is damaged: {error}") from error
-    return entry, digest
-
-
-def _signed(value: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: field for name, field in value.items() if name != "signature"}
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a new file's name durable, which syncing the file alone does not."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _names_previous(entry: LedgerEntry, chain: list[tuple[LedgerEntry, str]]) -> None:
+    if entry.previous != (chain[-1][0].bundle if chain else None):
+        raise SignedLogError("names another previous bundle than the line before")
 
 
 def _short(bundle: str | None) -> str:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from cde_domain.release import Bundle, BundleError, load_bundle
 from cde_serving.ledger import LedgerEntry, PromotionLedger
+from cde_serving.operation import OperationLog
 from cde_serving.signing import SigningKey
 
 LEDGER = "ledger.jsonl"
@@ -19,8 +20,8 @@ class ReleaseStore:
     """
     A folder with `ledger.jsonl`, `bundles/<digest>/`, `evidence/<digest>/` and what people and measurements say.
 
-    People sign `approvals/` and `attestations/`; measurements of the running service are in `operation/`. The ledger
-    is believed as far as a key in the PEM file `public_key` signed it.
+    People sign `approvals/` and `attestations/`; measurements of the running service are in `operation.jsonl`. Ledger
+    and measurements are believed as far as a key in the PEM file `public_key` signed them.
     """
 
     def __init__(self, folder: Path, public_key: Path, *, portfolio: str | None = None) -> None:
@@ -29,8 +30,8 @@ class ReleaseStore:
         self.evidence = folder / "evidence"
         self.approvals = folder / "approvals"
         self.attestations = folder / "attestations"
-        self.operation = folder / "operation"
         self.ledger = PromotionLedger(folder / LEDGER, public_key, portfolio=portfolio)
+        self.operation = OperationLog(folder, public_key, self.ledger, portfolio=portfolio)
 
     def current(self) -> Bundle | None:
         """

@@ -6,22 +6,31 @@ one (CDE_VERIFY_KEY).
 """
 
 import hashlib
+import json
 import os
+import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import rfc8785
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from pydantic import BaseModel
 
-Kind = Literal["ledger entry", "evidence", "approval", "attestation", "operation facts", "checkpoint"]
+from cde_domain.digests import json_bytes
+
+Kind = Literal[
+    "ledger entry", "evidence", "approval", "attestation", "operation facts", "operation head", "checkpoint"
+]
 KEY_ID_DIGITS = 16
 PEM_END = b"-----END PUBLIC KEY-----"
+Record = TypeVar("Record", bound=BaseModel)
+_SIGNATURE = re.compile(r"[0-9a-f]{128}")
 
 
 class SignatureError(ValueError):
@@ -31,6 +40,26 @@ class SignatureError(ValueError):
 def _signed_bytes(kind: Kind, value: Any) -> bytes:
     """What is signed: the kind is part of it, so that no signature can be used for another kind of statement."""
     return rfc8785.dumps({"kind": kind, "value": value})
+
+
+def read_signed(content: bytes, record: type[Record], *, form: Callable[[Any], bytes] = json_bytes) -> Record:
+    """
+    The record in `content`, if these are the very bytes in which `form` writes it.
+
+    A signature covers the value that was parsed. Spaces, a field written twice, or a date in another spelling change no
+    value, so only this comparison sees them.
+
+    Raises:
+        SignatureError: the bytes differ from those that were written and signed.
+        ValidationError: it is another record.
+        ValueError: it is not JSON, or holds what canonical JSON cannot.
+        RecursionError: it is nested too deeply.
+    """
+    value = json.loads(content)
+    read = record.model_validate(value)
+    if not form(read.model_dump(mode="json", exclude_unset=True)) == form(value) == content:
+        raise SignatureError("holds other bytes than were signed")
+    return read
 
 
 @dataclass(frozen=True)
@@ -71,10 +100,13 @@ class VerifyKey:
         Raises:
             SignatureError: it is not this key's signature of this value.
         """
+        mismatch = f"bears a signature that does not match (key {self.id})"
+        if not _SIGNATURE.fullmatch(signature):  # one spelling only: `fromhex` also takes capitals and spaces
+            raise SignatureError(mismatch)
         try:
             self.key.verify(bytes.fromhex(signature), _signed_bytes(kind, value))
         except (InvalidSignature, ValueError) as error:
-            raise SignatureError(f"bears a signature that does not match (key {self.id})") from error
+            raise SignatureError(mismatch) from error
 
 
 @dataclass(frozen=True)

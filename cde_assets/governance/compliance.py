@@ -25,15 +25,15 @@ from cde_domain.governance import (
 )
 from cde_domain.governance.facts import Fact, counted
 from cde_domain.governance.fairness import SMALL_BOOK
-from cde_domain.governance.rulebook import Rulebook
+from cde_domain.governance.rulebook import Rulebook, RulebookError
 from cde_domain.governance.verdicts import OPEN, RuleResult, Status, evaluate
 from cde_domain.model.scoring_model import ScoringModel
 from cde_domain.portfolio import Portfolio
 from cde_resources.portfolio import PortfolioResource
 from cde_resources.releases import ReleasesResource
 from cde_serving.attestations import RefusedAttestation, SignedAttestation, read_attestations
-from cde_serving.ledger import LedgerEntry
-from cde_serving.operation import OperationFacts, OperationFactsError
+from cde_serving.ledger import LedgerEntry, LedgerError
+from cde_serving.operation import Measured, OperationFactsError
 from cde_serving.signing import SignatureError
 
 GROUP = "governance"
@@ -65,7 +65,7 @@ def compliance_report(
     policy = Policy.read(lending.policy_file)
     model = portfolio.scoring_model(challenger_model["digest"])
     training, holdout = matrix_of(lending, training_set), matrix_of(lending, holdout_set)
-    rulebook, today = Rulebook.read(), utc_now().date()
+    rulebook, today = _rulebook(), utc_now().date()
     operation = _operation(releases, rulebook)
     approvers, attested, refused = _attestations(releases, rulebook)
     ledger = releases.store().ledger.entries()
@@ -93,7 +93,7 @@ def compliance_report(
         *inventory_facts.inventory_facts(lending, approvers, today),
         *inventory_facts.documentation_facts(lending, reports),
         *ledger_facts(ledger),
-        *(fact for measured in operation for fact in measured.as_facts()),
+        *operation.facts(releases.now()),
     ]
     results = evaluate(
         rulebook,
@@ -104,7 +104,12 @@ def compliance_report(
         today=today,
     )
     context.add_output_metadata(
-        {**_metadata(results), "refused_attestations": "; ".join(f"{r.file}: {r.why}" for r in refused) or "none"}
+        {
+            **_metadata(results),
+            "refused_attestations": "; ".join(f"{r.file}: {r.why}" for r in refused) or "none",
+            "operation_entries": operation.mark.entries,
+            "operation_head": operation.mark.head,
+        }
     )
     return {
         "model_digest": challenger_model["digest"],
@@ -124,8 +129,9 @@ def compliance_report(
                 "bundle": measured.bundle,
                 "facts": len(measured.facts),
             }
-            for measured in operation
+            for measured in operation.reports
         ],
+        "operation_log": operation.mark.model_dump(),
         "reviewers": {
             "approvers": approvers,
             "attestations": [attestation.model_dump(mode="json") for attestation in attested],
@@ -147,11 +153,18 @@ def _approver(entry: LedgerEntry) -> str | None:
     return entry.details.get("approved_by")
 
 
-def _operation(releases: ReleasesResource, rulebook: Rulebook) -> list[OperationFacts]:
-    """What was measured on the running service; a file that cannot be believed stops the report."""
+def _rulebook() -> Rulebook:
     try:
-        return releases.operation_facts(rulebook)
-    except (OperationFactsError, SignatureError) as error:
+        return Rulebook.read()
+    except RulebookError as error:
+        raise dg.Failure(f"the rulebook cannot be used: {error}", allow_retries=False) from error
+
+
+def _operation(releases: ReleasesResource, rulebook: Rulebook) -> Measured:
+    """What was measured on the running service; a log that cannot be believed stops the report."""
+    try:
+        return releases.measured(rulebook)
+    except (OperationFactsError, LedgerError) as error:
         raise dg.Failure(f"the facts of operation cannot be used: {error}", allow_retries=False) from error
 
 

@@ -21,7 +21,7 @@ class Fact:
 
     `value` is None where nothing could be computed. `interval` is its 95 % interval where the value is an estimate.
     `sufficient` is false where there is too little data for a verdict. `not_applicable` says why the portfolio cannot
-    have the metric at all.
+    have the metric at all. `outdated` says why the value no longer shows that a rule holds; a failure it still shows.
 
     Raises:
         FactError: the metric is unknown, or a number is not finite.
@@ -34,6 +34,7 @@ class Fact:
     subject: str = ""
     sufficient: bool = True
     not_applicable: str = ""
+    outdated: str = ""
 
     def __post_init__(self) -> None:
         if self.metric not in METRICS:

@@ -19,6 +19,7 @@ from cde_domain.governance.rulebook import (
     Rulebook,
     RuleCheck,
     Severity,
+    Threshold,
 )
 
 
@@ -279,6 +280,8 @@ def _status(check: RuleCheck, threshold: Value | tuple[float, float], fact: Fact
     clearly = not holds and _lies_beyond(check.op, fact.interval, threshold)
     if clearly and (fact.sufficient or fact.interval is not None):
         return (Status.FAIL if check.on_breach == "fail" else Status.WARN), ""
+    if fact.outdated:
+        return Status.INSUFFICIENT_DATA, fact.outdated
     if not fact.sufficient:
         return Status.INSUFFICIENT_DATA, "too few for a verdict"
     if not holds:
@@ -296,11 +299,25 @@ _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
 }
 
 
-def _holds(op: str, fact: Fact, value: Value, threshold: Value | tuple[float, float]) -> bool:
+def require_kind(fact: Fact, threshold: Threshold) -> None:
+    """
+    Hold the kind of a fact against that of its rule's threshold.
+
+    Raises:
+        FactError: it is of another kind, or has an interval and is no number.
+    """
+    if fact.value is None:
+        return
     kinds = {bool: "a truth value", str: "a word"}
-    expected, given = kinds.get(type(threshold), "a number"), kinds.get(type(value), "a number")
+    expected, given = kinds.get(type(threshold), "a number"), kinds.get(type(fact.value), "a number")
     if expected != given:
         raise FactError(f"{fact.artefact}: {fact.metric} is {given}, and its rule asks for {expected}")
+    if fact.interval is not None and given != "a number":
+        raise FactError(f"{fact.artefact}: {fact.metric} is {given} and cannot have an interval")
+
+
+def _holds(op: str, fact: Fact, value: Value, threshold: Value | tuple[float, float]) -> bool:
+    require_kind(fact, threshold)
     return _OPERATORS[op](value, threshold)
 
 

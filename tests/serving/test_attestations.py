@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cde_domain.digests import write_json
 from cde_domain.governance.attestations import Attestation
 from cde_serving.attestations import SignedAttestation, read_attestations, write_attestation
 from cde_serving.signing import SigningKey, TrustedKeys
@@ -56,7 +57,11 @@ def _edit(path: Path) -> None:
 
 def _prolong(path: Path) -> None:
     value = json.loads(path.read_text())
-    path.write_text(json.dumps(value | {"expires": "2027-12-01", "date": "2026-12-01"}))
+    write_json(path, value | {"expires": "2027-12-01", "date": "2026-12-01"})
+
+
+def _twice(path: Path) -> None:
+    path.write_text(path.read_text().replace("{", '{\n  "expires": "2099-01-01",', 1))
 
 
 BAD: list[tuple[str, SignedAttestation, Callable[[Path], object], str]] = [
@@ -68,6 +73,8 @@ BAD: list[tuple[str, SignedAttestation, Callable[[Path], object], str]] = [
     ("another portfolio", _signed(portfolio="other_loans"), lambda path: None, "it is for other_loans"),
     ("not yet", _signed(date="2026-12-02"), lambda path: None, "in the future"),
     ("a measured rule", _signed(rule="PERF-01"), lambda path: None, "PERF-01 is no rule that a person may attest"),
+    ("spaces", _signed(), lambda path: path.write_bytes(path.read_bytes() + b" "), "its file holds other bytes"),
+    ("a field twice", _signed(), _twice, "its file holds other bytes than were signed"),
     ("truncated", _signed(), lambda path: path.write_bytes(path.read_bytes()[:50]), "its file is damaged"),
     ("no attestation", _signed(), lambda path: path.write_text('{"rule": "GOV-01"}'), "its file is no attestation"),
 ]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rfc8785
 
 from cde_serving.ledger import LedgerConflictError, LedgerEntry, LedgerError, PromotionLedger
 from cde_serving.signing import SigningKey
@@ -37,7 +38,7 @@ def rewrite(ledger: PromotionLedger, number: int, *, key: SigningKey | None = No
     if key:
         del value["signature"]
         value["signature"] = key.sign("ledger entry", value)
-    lines[number - 1] = json.dumps(value)
+    lines[number - 1] = rfc8785.dumps(value).decode()
     ledger.path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -154,7 +155,7 @@ def test_a_line_without_signature_is_refused(ledger: PromotionLedger) -> None:
     append(ledger, A, None)
     value = json.loads(ledger.path.read_bytes())
     del value["signature"], value["key"]
-    ledger.path.write_text(json.dumps(value) + "\n", encoding="utf-8")
+    ledger.path.write_bytes(rfc8785.dumps(value) + b"\n")
 
     with pytest.raises(LedgerError, match=r"ledger\.jsonl line 1 is not signed"):
         ledger.entries()
@@ -245,8 +246,30 @@ def test_a_field_that_lines_lack_leaves_the_chain_valid(ledger: PromotionLedger)
     value = json.loads(ledger.path.read_bytes())
     del value["notes"], value["signature"]
     value["signature"] = KEY.sign("ledger entry", value)
-    ledger.path.write_text(json.dumps(value) + "\n", encoding="utf-8")
+    ledger.path.write_bytes(rfc8785.dumps(value) + b"\n")
 
     append(ledger, B, A)
 
     assert [entry.bundle for entry in ledger.entries()] == [A, B]
+
+
+@pytest.mark.parametrize(
+    "spell",
+    [
+        lambda line: line.replace(b'":', b'": ', 1),
+        lambda line: line + b" ",
+        lambda line: b'{"bundle":"' + C.encode() + b'",' + line[1:],
+        lambda line: line.replace(b'"sequence":1', b'"sequence":1.0'),
+        lambda line: line.replace(b'"loans"', b'"\\u006coans"'),
+    ],
+    ids=["space inside", "space behind", "field twice", "number", "escape"],
+)
+def test_a_line_in_other_bytes_than_were_signed_is_refused(ledger: PromotionLedger, spell: Any) -> None:
+    """The same value in another spelling is another line."""
+    append(ledger, A, None)
+    line = ledger.path.read_bytes().rstrip(b"\n")
+    assert spell(line) != line
+    ledger.path.write_bytes(spell(line) + b"\n")
+
+    with pytest.raises(LedgerError, match="line 1 holds other bytes than were signed"):
+        ledger.entries()

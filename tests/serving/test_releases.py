@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import rfc8785
 
 from cde_domain.digests import folder_digests, json_digest, write_json
 from cde_domain.release import BundleError
@@ -206,7 +207,7 @@ def test_a_line_that_the_platform_did_not_sign_is_not_served(
         signed["key"] = stranger.public.id
         signed["signature"] = stranger.sign("ledger entry", signed)
 
-    ledger.path.write_bytes(before + json.dumps(signed).encode() + b"\n")
+    ledger.path.write_bytes(before + rfc8785.dumps(signed) + b"\n")
     wait_for(lambda: follower.problem is not None, 5)
 
     said = {"unsigned": "line 2 is not signed", "another key": "line 2 is signed with the key"}

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+import rfc8785
 
 from cde_serving.service import open_scorer
 from cde_serving.settings import Settings
@@ -120,7 +121,7 @@ class TestOneServer:
         whole = ledger.path.read_bytes()
         entry = json.loads(whole.splitlines()[-1])
         forged = {**entry, "sequence": entry["sequence"] + 1, "bundle": bundles[0].name, "previous": entry["bundle"]}
-        ledger.path.write_bytes(whole + json.dumps(forged).encode() + b"\n")
+        ledger.path.write_bytes(whole + rfc8785.dumps(forged) + b"\n")
 
         wait_for(lambda: ready(server)[1]["problem"] is not None, 2)
 

@@ -1,6 +1,7 @@
 """Tests for `cde_serving.signing`."""
 
 import stat
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -54,6 +55,14 @@ class TestSignatures:
     @pytest.mark.parametrize("signature", ["", "zz", "00" * 64, "00" * 63])
     def test_what_is_no_signature_does_not_verify(self, key: SigningKey, tmp_path: Path, signature: str) -> None:
         """Neither nonsense nor zeros."""
+        with pytest.raises(SignatureError, match="does not match"):
+            trusted(tmp_path, key).verify("evidence", VALUE, key=key.public.id, signature=signature)
+
+    @pytest.mark.parametrize("spell", [str.upper, lambda text: text + " ", lambda text: text[:2] + " " + text[2:]])
+    def test_a_signature_has_one_spelling(self, key: SigningKey, tmp_path: Path, spell: Callable[[str], str]) -> None:
+        """Capitals and spaces are the same number and another signature."""
+        signature = spell(key.sign("evidence", VALUE))
+
         with pytest.raises(SignatureError, match="does not match"):
             trusted(tmp_path, key).verify("evidence", VALUE, key=key.public.id, signature=signature)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,17 @@ def prolong(lender: Lender, key: SigningKey) -> None:
     )
 
 
+def spaces(path: Path) -> None:
+    """Append what changes no value."""
+    path.write_bytes(path.read_bytes() + b" ")
+
+
+def respell(lender: Lender, key: SigningKey) -> None:
+    """Write the same moment in another way."""
+    path = write_approval(lender.store.approvals, approve(lender, key))
+    path.write_text(path.read_text().replace('Z"', '+00:00"'))
+
+
 UNAPPROVED: list[tuple[str, Callable[[Lender, SigningKey], object], str]] = [
     ("expired", lambda lender, key: approve(lender, key, days_ago=31), "it expired on"),
     ("not yet", lambda lender, key: approve(lender, key, days_ago=-2), "in the future"),
@@ -62,6 +74,8 @@ UNAPPROVED: list[tuple[str, Callable[[Lender, SigningKey], object], str]] = [
         lambda lender, key: approve(lender, key, name="bob"),
         "in the name of bob, but the key is jane's",
     ),
+    ("spaces", lambda lender, key: spaces(write_approval(lender.store.approvals, approve(lender, key))), "other bytes"),
+    ("a date in other words", respell, "its file holds other bytes than were signed"),
     (
         "truncated",
         lambda lender, key: truncate(write_approval(lender.store.approvals, approve(lender, key))),

@@ -61,6 +61,28 @@ def link(pack: Path) -> None:
     report.symlink_to(report.rename(pack.parent / "evaluation.json"))
 
 
+def twice(name: str, field: str) -> Callable[[Path], object]:
+    """Put another value of a field before the signed one, which readers of JSON prefer."""
+    return lambda pack: (pack / name).write_text((pack / name).read_text().replace("{", "{" + field + ",", 1))
+
+
+def sign_more(pack: Path) -> None:
+    """Add a field to the signature."""
+    signature = json.loads((pack / "signature.json").read_text())
+    write_json(pack / "signature.json", signature | {"approved": True})
+
+
+def capitals(pack: Path) -> None:
+    """Spell the signature otherwise."""
+    signature = json.loads((pack / "signature.json").read_text())
+    write_json(pack / "signature.json", signature | {"signature": signature["signature"].upper()})
+
+
+def append(name: str) -> Callable[[Path], object]:
+    """Append what changes no value."""
+    return lambda pack: (pack / name).write_bytes((pack / name).read_bytes() + b"  ")
+
+
 TAMPERED: list[tuple[str, Callable[[Path], object], str]] = [
     ("edited report", lambda pack: edit(pack / "reports" / "evaluation.json"), "evaluation.json was changed"),
     ("edited checks", lambda pack: edit(pack / "checks.json"), "checks.json was changed"),
@@ -72,6 +94,12 @@ TAMPERED: list[tuple[str, Callable[[Path], object], str]] = [
     ("no signature", lambda pack: (pack / "signature.json").write_text("[]"), "signature.json holds no signature"),
     ("covered up", cover_up, "manifest.json bears a signature that does not match"),
     ("signed by a stranger", sign_with_another_key, "manifest.json is signed with the key"),
+    ("spaces behind manifest", append("manifest.json"), "manifest.json holds other bytes than were signed"),
+    ("spaces behind signature", append("signature.json"), "signature.json holds other bytes than were signed"),
+    ("a field twice", twice("manifest.json", '"portfolio": "x"'), "manifest.json holds other bytes than were signed"),
+    ("a signature twice", twice("signature.json", '"key": "x"'), "signature.json holds other bytes than were signed"),
+    ("a field in the signature", sign_more, "signature.json holds no signature"),
+    ("a signature in capitals", capitals, "signature.json holds no signature"),
     ("no pack", shutil.rmtree, "manifest.json is missing"),
 ]
 

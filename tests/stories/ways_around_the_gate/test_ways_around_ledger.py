@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import rfc8785
 
 from cde_domain.digests import folder_digests, json_digest, write_json
 from cde_serving.follower import ReleaseFollower
@@ -28,7 +29,7 @@ def write_line(lender: Lender, *, signer: SigningKey | None, **changes: object) 
         value["key"] = signer.public.id
         value["signature"] = signer.sign("ledger entry", value)
     with lender.ledger.path.open("ab") as file:
-        file.write(json.dumps(value).encode() + b"\n")
+        file.write(rfc8785.dumps(value) + b"\n")
 
 
 def replay(lender: Lender) -> None:

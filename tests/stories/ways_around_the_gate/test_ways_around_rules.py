@@ -1,14 +1,16 @@
 """Rules that no artefact decides: measured on the running service, or attested by a person, or open."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cde_domain.governance import rulebook
 from cde_domain.governance.facts import Fact
 from cde_domain.portfolio import load_portfolio
 from cde_resources import portfolio as portfolio_resource
@@ -19,18 +21,19 @@ from tests.lender import Lender
 from tests.waiting import NAME, Cde, assert_not_promoted, assert_still_served, pack_of, releases
 
 
-def _measure(lender: Lender, champion: str, mismatches: float) -> Path:
-    """Replay decisions of the champion, with so many that differ."""
+def _measure(lender: Lender, champion: str, mismatches: float, *, days_ago: int = 0) -> Path:
+    """Replay decisions of the champion, with so many that differ; the log of operation is returned."""
     facts = {"n_replayed": 500.0, "decision_mismatches": mismatches, "max_abs_score_diff": 0.0}
-    return write_operation_facts(
+    write_operation_facts(
         lender.store.operation,
         "replay.json",
         [Fact(metric, "replay.json", value) for metric, value in facts.items()],
         portfolio=NAME,
         bundle=champion,
-        measured_at=datetime.now(UTC),
+        measured_at=datetime.now(UTC) - timedelta(days=days_ago),
         key=releases(lender).signer(),
     )
+    return lender.store.operation.path
 
 
 def _compliance(lender: Lender) -> dict[str, Any]:
@@ -60,12 +63,79 @@ def test_a_rule_that_holds_in_operation_passes_and_stands_on_the_card(lender: Le
     card = json.loads((lender.settings.home / "artefacts" / NAME / "model_card.json").read_text())
     assert f"| replay.json | {report['operation'][0]['measured_at']} | `{champion[:12]}` | 3 |" in card["markdown"]
     assert lender.run("champion_model").success
+    assert lender.ledger.entries()[-1].details["operation_log"] == report["operation_log"]
+    assert report["operation_log"]["entries"] == 1
+
+
+def test_a_measurement_of_last_year_is_no_pass(lender: Lender, champion: str) -> None:
+    _measure(lender, champion, mismatches=0, days_ago=365)
+    assert lender.run("compliance_report").success
+    rule = _compliance(lender)["by_id"]["DEC-02"]
+    assert (rule["status"], rule["why"]) == ("insufficient_data", "measured more than 92 days ago")
+
+
+VANISHED: list[tuple[str, Callable[[Path], object]]] = [
+    ("deleted", lambda path: path.unlink()),
+    ("renamed", lambda path: path.rename(path.with_suffix(".JSONL"))),
+    ("cut off", lambda path: path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:1]))),
+]
+
+
+@pytest.mark.parametrize("vanish", [case[1] for case in VANISHED], ids=[case[0] for case in VANISHED])
+def test_a_failure_that_was_made_to_vanish_promotes_nothing(
+    lender: Lender, champion: str, vanish: Callable[[Path], object]
+) -> None:
+    _measure(lender, champion, mismatches=0)
+    vanish(_measure(lender, champion, mismatches=3))
+    assert_not_promoted(lender, "facts of operation: operation.jsonl has ", "but there was an entry 2")
+    assert_still_served(lender, champion)
+    run = lender.run("compliance_report")
+    assert "but there was an entry 2" in run.failures["compliance_report"]
+
+
+def test_a_failure_that_one_report_saw_cannot_vanish_from_the_next_with_all_its_files(
+    lender: Lender, champion: str
+) -> None:
+    log = lender.store.operation
+    _measure(lender, champion, mismatches=3)
+    lender.run("compliance_report")
+    log.path.unlink()
+    log.head.unlink()
+    assert lender.run("compliance_report", "model_card", "evidence_pack").success
+    assert_not_promoted(lender, "facts of operation: operation.jsonl has 0 entries, but there was an entry 1")
+    assert_still_served(lender, champion)
+
+
+def test_a_fact_of_the_wrong_kind_is_told_by_gate_and_report(lender: Lender, champion: str) -> None:
+    entry = {
+        "portfolio": NAME,
+        "artefact": "replay.json",
+        "bundle": champion,
+        "measured_at": "2026-01-01T00:00:00Z",
+        "facts": [{"metric": "n_replayed", "value": "many"}],
+    }
+    lender.store.operation.append(entry, releases(lender).signer())
+    told = "replay.json: n_replayed is a word, and its rule asks for a number"
+    assert_not_promoted(lender, "promotion refused", f"operation.jsonl line 1 holds a fact of the wrong kind: {told}")
+    assert told in lender.run("compliance_report").failures["compliance_report"]
+
+
+def test_a_rulebook_with_a_metric_that_nobody_knows_promotes_nothing(
+    lender: Lender, champion: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    strange = tmp_path / "rulebook.yaml"
+    strange.write_text(rulebook.FILE.read_text().replace("metric: auc,", "metric: auc_of_dreams,", 1))
+    broken = functools.partial(rulebook.Rulebook.read, strange)
+    monkeypatch.setattr(rulebook.Rulebook, "read", broken)
+    assert_not_promoted(lender, "promotion refused", "rulebook: cannot be used: rulebook.yaml: ", "'auc_of_dreams'")
+    assert_still_served(lender, champion)
+    assert "the rulebook cannot be used" in lender.run("compliance_report").failures["compliance_report"]
 
 
 def test_a_failure_rewritten_by_hand_promotes_nothing(lender: Lender, champion: str) -> None:
     path = _measure(lender, champion, mismatches=3)
-    path.write_text(path.read_text().replace("3.0", "0.0"))
-    assert_not_promoted(lender, "facts of operation: operation/replay.json bears a signature that does not match")
+    path.write_text(path.read_text().replace('"value":3', '"value":0'))
+    assert_not_promoted(lender, "facts of operation: operation.jsonl line 1 bears a signature that does not match")
     run = lender.run("compliance_report")
     assert "the facts of operation cannot be used" in run.failures["compliance_report"]
 
