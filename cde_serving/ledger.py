@@ -25,7 +25,7 @@ class LedgerError(ValueError):
 
 
 class LedgerConflictError(RuntimeError):
-    """Another bundle was promoted in the meantime."""
+    """Something was promoted or rolled back in the meantime."""
 
 
 class LedgerEntry(BaseModel):
@@ -91,7 +91,7 @@ class PromotionLedger:
         action: Action,
         portfolio: str,
         bundle: str,
-        expected_previous: str | None,
+        expected_sequence: int | None,
         by: str,
         evidence: str,
         key: SigningKey,
@@ -99,27 +99,27 @@ class PromotionLedger:
         details: Mapping[str, Any] | None = None,
     ) -> LedgerEntry:
         """
-        Make `bundle` the current one if `expected_previous` (None: no bundle) still is; return when that is durable.
+        Make `bundle` current if entry `expected_sequence` (0: none) is still the last; return when that is durable.
+
+        The number is a fencing token: unlike a bundle it never comes back, so whoever was compared with a champion that
+        was replaced, and then rolled back to, is refused too. None is the number of no entry, and is always refused.
 
         Raises:
-            LedgerConflictError: another bundle is current.
+            LedgerConflictError: another entry is the last one.
             LedgerError: the ledger is damaged, or `key` is not one that its readers believe.
         """
         with self._locked():
             chain = self._verified()
             last = chain[-1][0] if chain else None
-            current = last.bundle if last else None
-            if current != expected_previous:
-                raise LedgerConflictError(
-                    f"expected {_short(expected_previous)} to be promoted, but {_short(current)} is"
-                )
+            if stale := conflict(last, expected_sequence):
+                raise LedgerConflictError(stale)
             value: dict[str, Any] = {
                 "sequence": len(chain) + 1,
                 "at": self._clock().astimezone(UTC).isoformat().replace("+00:00", "Z"),
                 "portfolio": portfolio,
                 "action": action,
                 "bundle": bundle,
-                "previous": current,
+                "previous": last.bundle if last else None,
                 "evidence": evidence,
                 "by": by,
                 "notes": list(notes),
@@ -192,6 +192,19 @@ class PromotionLedger:
         _sync_folder(self.path.parent)
 
 
+def conflict(last: LedgerEntry | None, expected_sequence: int | None) -> str | None:
+    """Why an entry made with `expected_sequence` (0: none) in mind may not follow the last one; None if it may."""
+    if expected_sequence == (last.sequence if last else 0):
+        return None
+    expected = {None: "no entry that could be read", 0: "an empty ledger"}.get(
+        expected_sequence, f"entry {expected_sequence}"
+    )
+    found = (
+        f"entry {last.sequence} is the last ({last.action} of {last.bundle[:12]})" if last else "the ledger is empty"
+    )
+    return f"expected {expected} to be the last, but {found}"
+
+
 def _read_line(line: bytes, trusted: TrustedKeys) -> tuple[LedgerEntry, str]:
     """The entry of a line and the digest of the line, if a trusted key signed it."""
     try:
@@ -222,7 +235,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _short(bundle: str | None) -> str:
-    return bundle[:12] if bundle else "nothing"
