@@ -60,10 +60,31 @@ def _option(option: str) -> tuple[str, Any]:
         return name, value
 
 
+def _rulebook() -> Any:
+    """The rulebook; a bad one is told at once, not after minutes of training."""
+    from cde_domain.governance.rulebook import Rulebook, RulebookError
+
+    try:
+        return Rulebook.read()
+    except RulebookError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
+
+
+def _unfiled(key: Any, name: str, key_file: Path, releases: Any) -> str:
+    """Where to file the public key of a person that no file holds yet; nothing for the platform's own key."""
+    platform = releases.platform_keys()
+    if key.id in releases.approvers().keys or (platform and key.id in platform.keys):
+        return ""
+    target = Path(releases.approver_keys) / f"{name}.pem"
+    return f". If it is {name}'s, file the public key: openssl pkey -in {key_file} -pubout -out {target}"
+
+
 @app.command()
 def demo(portfolio: PortfolioArgument = None, option: OptionsOption = None) -> None:
     """Go the whole way: loan book, model, promotion, served bento, and one decision on the portfolio's example."""
     settings = _choose(portfolio, option)
+    _rulebook()
     from cde_assets.demo import run_demo
 
     raise typer.Exit(run_demo(settings))
@@ -73,6 +94,7 @@ def demo(portfolio: PortfolioArgument = None, option: OptionsOption = None) -> N
 def up(portfolio: PortfolioArgument = None, option: OptionsOption = None) -> None:
     """Start Dagster, MLflow and the scoring service, and keep them running until Ctrl-C."""
     settings = _choose(portfolio, option)
+    _rulebook()
     from cde_assets.stack import run_stack
 
     raise typer.Exit(run_stack(settings))
@@ -218,15 +240,18 @@ def approve(
     folder = store.evidence / evidence
     if len(evidence) != 64 or not folder.is_dir():
         raise typer.BadParameter(f"there is no {folder}", param_hint="--evidence")
+    unfiled = ""
     try:
+        private = SigningKey.read(key)
+        unfiled = _unfiled(private.public, name, key, releases)
         trusted, now = releases.trusted(), releases.now()
         pack = verify_pack(folder, trusted)
         if pack.digest != evidence:
             raise EvidenceError(f"it is the pack {pack.digest[:12]}")
-        approval = Approval.of(pack, name=name, key=SigningKey.read(key), at=now, days=valid_days)
+        approval = Approval.of(pack, name=name, key=private, at=now, days=valid_days)
         approval.verify(pack, approvers=releases.approvers(), platform=trusted, now=now)
     except (EvidenceError, ApprovalError, SignatureError) as error:
-        typer.echo(f"Not approved: {error}")
+        typer.echo(f"Not approved: {error}{unfiled}")
         raise typer.Exit(1) from error
     typer.echo(f"{name} approves model {pack.manifest.model_digest[:12]} until {approval.valid_until:%Y-%m-%d}:")
     typer.echo(f"  {write_approval(store.approvals, approval)}")
@@ -252,22 +277,26 @@ def attest(
     from pydantic import ValidationError
 
     from cde_domain.governance.attestations import Attestation, AttestationError
-    from cde_domain.governance.rulebook import Rulebook
     from cde_resources.releases import ReleasesResource
     from cde_serving.attestations import SignedAttestation, write_attestation
     from cde_serving.signing import SignatureError, SigningKey
 
     name = settings.portfolio_name()
-    if rule not in {known.id for known in Rulebook.read().rules if known.attestable}:
-        raise typer.BadParameter(f"{rule} is no rule that a person may attest", param_hint="RULE")
+    attestable = [known.id for known in _rulebook().rules if known.attestable]
+    if rule not in attestable:
+        said = f"{rule} is no rule that a person may attest; these are: {', '.join(attestable)}"
+        raise typer.BadParameter(said, param_hint="RULE")
     releases = ReleasesResource.of(settings, name)
     today = releases.now().date()
     stated = {"rule": rule, "name": by, "role": role, "statement": statement, "date": today}
+    unfiled = ""
     try:
+        private = SigningKey.read(key)
+        unfiled = _unfiled(private.public, by, key, releases)
         attestation = SignedAttestation.of(
             Attestation.model_validate({**stated, "expires": until or today + timedelta(days=365)}),
             portfolio=name,
-            key=SigningKey.read(key),
+            key=private,
         )
         approvers, platform = releases.approvers(), releases.platform_keys()
         attestation.verify(portfolio=name, approvers=approvers, platform=platform, today=today)
@@ -275,7 +304,7 @@ def attest(
         problem = error.errors()[0]
         raise typer.BadParameter(f"{'.'.join(map(str, problem['loc']))} {problem['msg']}".strip()) from error
     except (AttestationError, SignatureError) as error:
-        typer.echo(f"Not attested: {error}")
+        typer.echo(f"Not attested: {error}{unfiled}")
         raise typer.Exit(1) from error
     typer.echo(f"{by} attests {rule} for {name} until {attestation.expires}:")
     typer.echo(f"  {write_attestation(releases.store().attestations, attestation)}")
@@ -292,8 +321,6 @@ def rollback(
 ) -> None:
     """Make an earlier champion answer again: one ledger entry, which a running service follows within two seconds."""
     settings = _choose(portfolio)
-    import getpass
-
     from cde_domain.release import BundleError
     from cde_resources.releases import ReleasesResource
     from cde_serving.ledger import LedgerConflictError, LedgerError
@@ -303,8 +330,7 @@ def rollback(
     name = settings.portfolio_name()
     releases = ReleasesResource.of(settings, name)
     try:
-        by = f"person:{getpass.getuser()}"
-        entry = releases.store().roll_back(to, key=releases.signer(), by=by, reason=reason)
+        entry = releases.store().roll_back(to, key=releases.signer(), by=_os_user(), reason=reason)
     except (RollbackError, BundleError, LedgerError, LedgerConflictError, SignatureError) as error:
         typer.echo(f"Not rolled back: {error}")
         raise typer.Exit(1) from error
@@ -312,6 +338,16 @@ def rollback(
     typer.echo(f"(entry {entry.sequence} of its ledger)")
     if version := entry.details.get("mlflow_version"):
         _follow_in_mlflow(settings, name, str(version))
+
+
+def _os_user() -> str:
+    """The account that runs this process, as the system knows it: nothing here authenticates the person."""
+    import pwd
+
+    try:
+        return f"os-user:{pwd.getpwuid(os.getuid()).pw_name}"
+    except KeyError:  # in a container an account needs no name
+        return f"os-user:{os.getuid()}"
 
 
 def _follow_in_mlflow(settings: Any, name: str, version: str) -> None:

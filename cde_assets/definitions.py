@@ -20,7 +20,7 @@ from cde_domain.portfolio import load_portfolio, shipped_portfolios
 from cde_resources.artefacts import ArtefactIOManager
 from cde_resources.bentos import BentoStore
 from cde_resources.mlflow import MlflowResource, dagster_mlflow_run, end_mlflow_on_run_finished
-from cde_resources.portfolio import PortfolioResource
+from cde_resources.portfolio import ARTEFACTS, PortfolioResource
 from cde_resources.releases import ReleasesResource
 from cde_serving.settings import Settings
 
@@ -63,7 +63,7 @@ def build_definitions(reference: str, settings: Settings) -> dg.Definitions:
             )
         ],
         resources={
-            "io_manager": ArtefactIOManager(folder=str(settings.home / "artefacts")),
+            "io_manager": ArtefactIOManager(folder=str(settings.home / ARTEFACTS)),
             "portfolio": PortfolioResource(reference=reference, state=str(settings.home), source_options=options),
             "registry": registry,
             "releases": ReleasesResource.of(settings, portfolio.name),

@@ -10,16 +10,15 @@ from dagster import AssetExecutionContext
 
 import cde_domain
 from cde_assets.metadata import OWNERS, table
-from cde_checks.gate import examine
+from cde_checks.gate import EVIDENCE, RECOMPARE, REPORTS, examine
 from cde_checks.refusal import Refusal
 from cde_domain.governance.card import standing
 from cde_domain.governance.fairness import Verdict
-from cde_domain.release import BundleError, verify_bundle, write_bundle
+from cde_domain.release import write_bundle
 from cde_resources.bentos import BentoStore
 from cde_resources.mlflow import MlflowResource
 from cde_resources.portfolio import PortfolioResource
 from cde_resources.releases import ReleasesResource
-from cde_serving.evidence import Pack
 from cde_serving.ledger import LedgerConflictError
 from cde_serving.releases import BUNDLES, LEDGER, PUBLIC_KEY
 
@@ -32,44 +31,32 @@ def _refuse(found: list[Refusal]) -> dg.Failure:
     return dg.Failure(f"promotion refused:\n{lines}", {"refusals": table(rows)}, allow_retries=False)
 
 
-@dg.asset(group_name=GROUP, owners=OWNERS, kinds={"mlflow"})
+@dg.asset(group_name=GROUP, owners=OWNERS, kinds={"mlflow"}, deps=[*REPORTS, EVIDENCE])
 def champion_model(
     context: AssetExecutionContext,
     portfolio: PortfolioResource,
     releases: ReleasesResource,
     registry: MlflowResource,
-    challenger_model: dict[str, Any],
-    evaluation: dict[str, Any],
-    fairness_report: dict[str, Any],
-    compliance_report: dict[str, Any],
-    model_card: dict[str, Any],
-    evidence_pack: dict[str, Any],
 ) -> dict[str, Any]:
     """
     The challenger, promoted: its bundle is written, the signed ledger names it, and MLflow's alias follows.
 
     Refuses unless every blocking check passed on exactly the materialisations that the challenger and its reports were
     made from, the signed evidence pack says the same about the same model, and a named person approved it where the
-    portfolio wants that; whatever else ran since and however this asset was started.
+    portfolio wants that; whatever else ran since and however this asset was started. What it says of the model it reads
+    from the pack, after verifying it.
     """
     lending = portfolio.load()
     case = examine(context.instance, portfolio, releases)
-    if not case.refusals and (case.pack is None or _digests(evidence_pack, challenger_model) != _proven(case.pack)):
-        case.refusals.append(
-            Refusal("evidence_pack", "was made anew at this moment", "Materialise champion_model again")
-        )
-    if case.refusals:
+    if case.refusals or case.pack is None:
         raise _refuse(case.refusals)
-    served = portfolio.models / challenger_model["digest"] / "served"
-    portfolio.scoring_model(challenger_model["digest"])  # verified here, so that only checked files are released
+    pack, model_digest = case.pack, case.pack.manifest.model_digest
+    reports = {name: pack.report(f"reports/{name}.json") for name in REPORTS}
     store = releases.store()
-    bundle = write_bundle(store.bundles, portfolio.reference, lending, served)
-    try:
-        verify_bundle(bundle, bundle.name)  # one that was there already may have been changed
-    except BundleError as error:
-        raise _refuse([Refusal("bundle", str(error), f"Remove {bundle}, which is written anew")]) from error
-    current = store.ledger.current()
-    compared_with = evaluation["champion"]["bundle"] if evaluation["champion"] else None
+    bundle = write_bundle(store.bundles, portfolio.reference, lending, portfolio.served_folder(model_digest))
+    if bundle.name != case.bundle:
+        raise _refuse([Refusal("bundle", "its files were changed at this moment", "Materialise champion_model again")])
+    current, version = store.ledger.current(), reports["challenger_model"]["mlflow_version"]
     if current is None or current.bundle != bundle.name:
         approval = {"approved_by": case.approval.name, "approver_key": case.approval.key} if case.approval else {}
         reached = {"operation_log": case.operation.model_dump()} if case.operation else {}
@@ -78,50 +65,41 @@ def champion_model(
                 action="promote",
                 portfolio=lending.name,
                 bundle=bundle.name,
-                expected_previous=compared_with,
-                evidence=evidence_pack["digest"],
+                expected_sequence=case.compared_with,
+                evidence=pack.digest,
                 by=f"dagster:{context.run_id}",
                 key=releases.signer(),
-                notes=insufficient_data(fairness_report),
+                notes=insufficient_data(reports["fairness_report"]),
                 details={
-                    "model_digest": challenger_model["digest"],
-                    "mlflow_version": challenger_model["mlflow_version"],
+                    "model_digest": model_digest,
+                    "mlflow_version": version,
                     "authority": lending.promotion,
-                    **standing(compliance_report["rules"]),
+                    **standing(reports["compliance_report"]["rules"]),
                     **approval,
                     **reached,
                 },
             )
         except LedgerConflictError as error:
-            remedy = "Run train_and_release again, so that it is compared with today's champion"
-            raise _refuse([Refusal("ledger", str(error), remedy)]) from error
-    registry.set_alias("champion", challenger_model["mlflow_version"])
+            raise _refuse([Refusal("ledger", str(error), RECOMPARE)]) from error
+    registry.set_alias("champion", version)
     context.add_output_metadata(
         {
             "bundle": bundle.name,
-            "model_digest": challenger_model["digest"],
+            "model_digest": model_digest,
             "evidence": current.evidence,
             "ledger_entry": current.sequence,
             "insufficient_data": ", ".join(current.notes) or "none",
             "open_rules": ", ".join(current.details.get("open", ())) or "none",
-            "auc": evaluation["holdout"]["auc"],
-            "card": dg.MetadataValue.md(model_card["markdown"]),
+            "auc": reports["evaluation"]["holdout"]["auc"],
+            "card": dg.MetadataValue.md(reports["model_card"]["markdown"]),
         }
     )
     return {
         "bundle": bundle.name,
-        "model_digest": challenger_model["digest"],
+        "model_digest": model_digest,
         "evidence": current.evidence,
         "ledger_entry": current.sequence,
     }
-
-
-def _digests(evidence_pack: dict[str, Any], challenger_model: dict[str, Any]) -> tuple[str, str]:
-    return evidence_pack["digest"], challenger_model["digest"]
-
-
-def _proven(pack: Pack) -> tuple[str, str]:
-    return pack.digest, pack.manifest.model_digest
 
 
 def insufficient_data(fairness_report: dict[str, Any]) -> list[str]:

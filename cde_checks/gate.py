@@ -9,6 +9,7 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -17,15 +18,19 @@ from dagster import AssetRecordsFilter
 
 from cde_checks import features, governance, loan_book, model
 from cde_checks.refusal import Refusal
+from cde_domain.digests import file_digest
+from cde_domain.governance.card import FILES as CARD_FILES
 from cde_domain.governance.facts import FactError
+from cde_domain.governance.rulebook import FILE as RULEBOOK_FILE
 from cde_domain.governance.rulebook import Phase, Rulebook, RulebookError
 from cde_domain.governance.verdicts import evaluate
 from cde_domain.portfolio import Portfolio
+from cde_domain.release import BundleError, bundle_digest, verify_bundle
 from cde_resources.portfolio import PortfolioResource
 from cde_resources.releases import ReleasesResource
 from cde_serving.approvals import Approval, ApprovalError, read_approval
 from cde_serving.evidence import CheckResult, EvidenceError, Materialisation, Pack, verify_pack
-from cde_serving.ledger import LedgerError
+from cde_serving.ledger import LedgerError, conflict
 from cde_serving.operation import Mark, OperationFactsError
 from cde_serving.signing import SignatureError
 
@@ -62,6 +67,7 @@ def required_checks() -> tuple[tuple[str, str], ...]:
 
 
 _RERUN = "Run the whole job train_and_release"
+RECOMPARE = "Run train_and_release again, so that it is compared with today's champion"
 
 
 @dataclass(frozen=True)
@@ -74,12 +80,23 @@ class Judged:
 
 @dataclass
 class Case:
-    """Everything that speaks for and against promoting the latest challenger."""
+    """
+    Everything that speaks for and against promoting the latest challenger.
+
+    `bundle` is the digest of the bundle that its promotion makes current.
+    """
 
     refusals: list[Refusal] = field(default_factory=list)
     pack: Pack | None = None
     approval: Approval | None = None
     operation: Mark | None = None
+    bundle: str | None = None
+
+    @property
+    def compared_with(self) -> int | None:
+        """The number of the ledger's last entry when the challenger was compared with the champion; 0: none."""
+        compared: int | None = self.pack.report("reports/evaluation.json").get("ledger_entry") if self.pack else None
+        return compared
 
 
 def refusals(instance: dg.DagsterInstance, portfolio: PortfolioResource, releases: ReleasesResource) -> list[Refusal]:
@@ -96,7 +113,10 @@ def examine(instance: dg.DagsterInstance, portfolio: PortfolioResource, releases
     if not judgement.made_from:
         return case
     if not judgement.problems:
+        _examine_artefacts(case, portfolio, judgement.made_from)
         _examine_evidence(case, instance, portfolio, releases, judgement.made_from)
+    if case.pack:
+        _examine_model(case, case.pack, portfolio, releases)
     _examine_operation(case, instance, lending, releases)
     _examine_ledger(case, instance, releases)
     return case
@@ -256,6 +276,44 @@ def _check_refusals(
 _REPACK = "Materialise evidence_pack again"
 
 
+def _examine_artefacts(case: Case, portfolio: PortfolioResource, made_from: Mapping[str, Materialisation]) -> None:
+    """Refuse reports whose files are no longer those that were written; all others are read before the reports."""
+    for name in (*REPORTS, EVIDENCE):
+        path = portfolio.artefacts / f"{name}.json"
+        if name in made_from and not _is_file_of(path, made_from[name].sha256):
+            reason = f"{path.name} is not the file that it was materialised as"
+            case.refusals.append(Refusal(name, reason, _REPACK if name == EVIDENCE else _RERUN))
+
+
+def _is_file_of(path: Path, sha256: str | None) -> bool:
+    return path.is_file() and file_digest(path) == sha256
+
+
+def _examine_model(case: Case, pack: Pack, portfolio: PortfolioResource, releases: ReleasesResource) -> None:
+    """Refuse a model whose forms, card or bundle are not those that were judged."""
+    challenger, digest = pack.report("reports/challenger_model.json"), pack.manifest.model_digest
+    packed = {file.path: file.sha256 for file in pack.manifest.files}
+    for name in CARD_FILES.values():
+        if not _is_file_of(portfolio.models / digest / name, packed[name]):
+            reason = f"{name} beside the model is not the one in the evidence"
+            remedy = "Materialise model_card and evidence_pack again"
+            case.refusals.append(Refusal("model_card", reason, remedy))
+    try:
+        portfolio.library_file(digest, challenger["library"])
+        portfolio.stored_file(digest, challenger["learned_from"], "the list of loans")
+        served = portfolio.served_folder(digest)
+    except dg.Failure as failure:
+        case.refusals.append(Refusal("challenger_model", str(failure.description), _RERUN))
+        return
+    case.bundle = bundle_digest(portfolio.reference, portfolio.load(), served)
+    bundle = releases.store().bundles / case.bundle
+    if bundle.exists():
+        try:
+            verify_bundle(bundle, case.bundle)
+        except BundleError as error:
+            case.refusals.append(Refusal("bundle", str(error), f"Remove {bundle}, which is written anew"))
+
+
 def _examine_evidence(
     case: Case,
     instance: dg.DagsterInstance,
@@ -279,6 +337,9 @@ def _examine_evidence(
     found = list(_pack_refusals(pack, digest, lending.name, asked, made_from))
     if pack.manifest.portfolio_code != portfolio.code_digest():
         found.append(Refusal(EVIDENCE, "the portfolio's code or policy was changed since it was judged", _RERUN))
+    judged_by = pack.report("reports/compliance_report.json")["rulebook"].get("sha256")
+    if not _is_file_of(RULEBOOK_FILE, judged_by):
+        found.append(Refusal("compliance_report", "the rulebook was changed since it was judged", _RERUN))
     refused = {refusal.subject for refusal in case.refusals}
     case.refusals += [refusal for refusal in found if refusal.subject not in refused]
     if found:
@@ -329,7 +390,7 @@ def _examine_operation(
     try:
         rulebook = Rulebook.read()
     except RulebookError as error:
-        case.refusals.append(Refusal("rulebook", f"cannot be used: {error}", "Restore rulebook.yaml"))
+        case.refusals.append(Refusal("rulebook", str(error), f"Mend {RULEBOOK_FILE}, then run the whole job"))
         return
     rules = tuple(rule for rule in rulebook.rules if rule.phase is Phase.OPERATION)
     try:
@@ -386,7 +447,11 @@ def _examine_ledger(case: Case, instance: dg.DagsterInstance, releases: Releases
     if told > len(entries):
         reason = f"has {len(entries)} entries, but there was an entry {told}"
         case.refusals.append(Refusal("ledger", reason, "Restore ledger.jsonl from a backup"))
-    used = [entry for entry in entries if case.pack and entry.evidence == case.pack.digest]
-    if used and entries[-1].bundle != used[0].bundle:
+    last = entries[-1] if entries else None
+    if case.pack is None or case.bundle is None or (last and last.bundle == case.bundle):
+        return
+    if used := [entry for entry in entries if entry.evidence == case.pack.digest]:
         reason = f"this evidence was used for entry {used[0].sequence}, and another bundle was made champion since"
         case.refusals.append(Refusal("ledger", reason, "Run train_and_release again, or cde rollback to return to it"))
+    elif stale := conflict(last, case.compared_with):
+        case.refusals.append(Refusal("ledger", stale, RECOMPARE))

@@ -13,7 +13,7 @@ from typing import Any
 
 from cde_domain.decisions.engine import DecisionEngine
 from cde_domain.decisions.policy import Policy
-from cde_domain.digests import folder_digests, json_digest, write_json
+from cde_domain.digests import file_digest, folder_digests, json_digest, write_json
 from cde_domain.model.scoring_model import ScoringModel
 from cde_domain.portfolio import Portfolio, load_portfolio_copy, portfolio_code
 
@@ -50,19 +50,11 @@ def write_bundle(bundles: Path, reference: str, portfolio: Portfolio, model_fold
     bundles.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=".staging-", dir=bundles))
     try:
-        shutil.copytree(model_folder, staging / "model")
-        shutil.copy(portfolio.policy_file, staging / "policy.yaml")
-        code = portfolio_code(reference)
-        for name, path in code.files.items():
-            target = staging / "portfolio" / name
+        for name, path in _content(reference, portfolio, model_folder).items():
+            target = staging / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target)
-        files = folder_digests(staging)
-        manifest = {
-            "format": FORMAT,
-            "portfolio": {"name": portfolio.name, "module": code.module, "attribute": code.attribute},
-            "files": files,
-        }
+        manifest = _manifest(reference, portfolio, folder_digests(staging))
         digest = json_digest(manifest)
         write_json(staging / MANIFEST, manifest)
         target = bundles / digest
@@ -71,6 +63,28 @@ def write_bundle(bundles: Path, reference: str, portfolio: Portfolio, model_fold
         return target
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def bundle_digest(reference: str, portfolio: Portfolio, model_folder: Path) -> str:
+    """The digest of the bundle that `write_bundle` would write now."""
+    content = _content(reference, portfolio, model_folder)
+    return json_digest(_manifest(reference, portfolio, {name: file_digest(path) for name, path in content.items()}))
+
+
+def _content(reference: str, portfolio: Portfolio, model_folder: Path) -> dict[str, Path]:
+    """Every file of a bundle but its manifest, by its name there."""
+    model = sorted(path for path in model_folder.rglob("*") if path.is_file())
+    return {
+        **{f"model/{path.relative_to(model_folder).as_posix()}": path for path in model},
+        "policy.yaml": portfolio.policy_file,
+        **{f"portfolio/{name}": path for name, path in portfolio_code(reference).files.items()},
+    }
+
+
+def _manifest(reference: str, portfolio: Portfolio, files: dict[str, str]) -> dict[str, Any]:
+    code = portfolio_code(reference)
+    named = {"name": portfolio.name, "module": code.module, "attribute": code.attribute}
+    return {"format": FORMAT, "portfolio": named, "files": files}
 
 
 def verify_bundle(folder: Path, digest: str) -> dict[str, Any]:

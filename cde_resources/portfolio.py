@@ -13,6 +13,8 @@ from cde_domain.digests import file_digest, json_digest
 from cde_domain.model.scoring_model import ScoringModel, model_digest
 from cde_domain.portfolio import Portfolio, load_portfolio, portfolio_code
 
+ARTEFACTS = "artefacts"
+
 
 @cache
 def _loaded(reference: str) -> Portfolio:
@@ -53,6 +55,11 @@ class PortfolioResource(dg.ConfigurableResource):
     def home(self) -> Path:
         """The folder with everything that this portfolio has made."""
         return Path(self.state) / self.load().name
+
+    @property
+    def artefacts(self) -> Path:
+        """The folder of what the portfolio's assets return."""
+        return Path(self.state) / ARTEFACTS / self.load().name
 
     @property
     def models(self) -> Path:
@@ -97,8 +104,17 @@ class PortfolioResource(dg.ConfigurableResource):
         Raises:
             dagster.Failure: the files are not those that the digest names.
         """
+        return ScoringModel.load(self.served_folder(digest))
+
+    def served_folder(self, digest: str) -> Path:
+        """
+        The folder of a model in the form that is served, verified.
+
+        Raises:
+            dagster.Failure: the files are not those that the digest names.
+        """
         folder = self.models / digest / "served"
         actual = model_digest(folder)
         if actual != digest:
             raise dg.Failure(f"the files of model {digest[:12]} have the digest {actual[:12]}", allow_retries=False)
-        return ScoringModel.load(folder)
+        return folder

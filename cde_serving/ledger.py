@@ -20,7 +20,7 @@ class LedgerError(SignedLogError):
 
 
 class LedgerConflictError(RuntimeError):
-    """Another bundle was promoted in the meantime."""
+    """Something was promoted or rolled back in the meantime."""
 
 
 class LedgerEntry(SignedEntry):
@@ -78,7 +78,7 @@ class PromotionLedger:
         action: Action,
         portfolio: str,
         bundle: str,
-        expected_previous: str | None,
+        expected_sequence: int | None,
         by: str,
         evidence: str,
         key: SigningKey,
@@ -86,25 +86,26 @@ class PromotionLedger:
         details: Mapping[str, Any] | None = None,
     ) -> LedgerEntry:
         """
-        Make `bundle` the current one if `expected_previous` (None: no bundle) still is; return when that is durable.
+        Make `bundle` current if entry `expected_sequence` (0: none) is still the last; return when that is durable.
+
+        The number is a fencing token: unlike a bundle it never comes back, so whoever was compared with a champion that
+        was replaced, and then rolled back to, is refused too. None is the number of no entry, and is always refused.
 
         Raises:
-            LedgerConflictError: another bundle is current.
+            LedgerConflictError: another entry is the last one.
             LedgerError: the ledger is damaged, or `key` is not one that its readers believe.
         """
         with self._log.locked():
             chain = self._log.verified()
-            current = chain[-1][0].bundle if chain else None
-            if current != expected_previous:
-                raise LedgerConflictError(
-                    f"expected {_short(expected_previous)} to be promoted, but {_short(current)} is"
-                )
+            last = chain[-1][0] if chain else None
+            if stale := conflict(last, expected_sequence):
+                raise LedgerConflictError(stale)
             stated = {
                 "at": self._clock().astimezone(UTC).isoformat().replace("+00:00", "Z"),
                 "portfolio": portfolio,
                 "action": action,
                 "bundle": bundle,
-                "previous": current,
+                "previous": last.bundle if last else None,
                 "evidence": evidence,
                 "by": by,
                 "notes": list(notes),
@@ -118,5 +119,14 @@ def _names_previous(entry: LedgerEntry, chain: list[tuple[LedgerEntry, str]]) ->
         raise SignedLogError("names another previous bundle than the line before")
 
 
-def _short(bundle: str | None) -> str:
-    return bundle[:12] if bundle else "nothing"
+def conflict(last: LedgerEntry | None, expected_sequence: int | None) -> str | None:
+    """Why an entry made with `expected_sequence` (0: none) in mind may not follow the last one; None if it may."""
+    if expected_sequence == (last.sequence if last else 0):
+        return None
+    expected = {None: "no entry that could be read", 0: "an empty ledger"}.get(
+        expected_sequence, f"entry {expected_sequence}"
+    )
+    found = (
+        f"entry {last.sequence} is the last ({last.action} of {last.bundle[:12]})" if last else "the ledger is empty"
+    )
+    return f"expected {expected} to be the last, but {found}"

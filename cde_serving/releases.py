@@ -82,7 +82,7 @@ class ReleaseStore:
             action="rollback",
             portfolio=earned.portfolio,
             bundle=target,
-            expected_previous=current,
+            expected_sequence=entries[-1].sequence,
             evidence=earned.evidence,
             by=by,
             key=key,
@@ -95,7 +95,11 @@ class ReleaseStore:
         # What it was promoted over, not what was served last: two rollbacks lead back twice, and never forth.
         previous = promoted[current].previous
         if previous is None:
-            raise RollbackError(f"there is no champion before {current[:12]}")
+            later = ", ".join(bundle[:12] for bundle in promoted if bundle != current)
+            way_out = (
+                f"Name a later one with --to: {later}" if later else "Promote another model with train_and_release"
+            )
+            raise RollbackError(f"there is no champion before {current[:12]}, the first. {way_out}")
         return previous
 
 

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from cde_checks.gate import Case, examine
 from cde_domain.digests import folder_digests, json_digest, write_json
+from cde_resources.portfolio import PortfolioResource
 from cde_resources.releases import ReleasesResource
 from cde_serving.approvals import Approval, write_approval
 from cde_serving.evidence import Pack, verify_pack
@@ -42,7 +44,7 @@ def promote(lender: Lender, bundle: Path) -> None:
         action="promote",
         portfolio=NAME,
         bundle=bundle.name,
-        expected_previous=entries[-1].bundle,
+        expected_sequence=entries[-1].sequence,
         evidence=entries[-1].evidence,
         details=entries[-1].details,
         key=releases(lender).signer(),
@@ -61,14 +63,22 @@ def verified(lender: Lender) -> Pack:
     return verify_pack(pack_of(lender), releases(lender).trusted())
 
 
+def examined(lender: Lender) -> Case:
+    """What the gate says now."""
+    portfolio = PortfolioResource(reference=NAME, state=str(lender.settings.home))
+    return examine(lender.instance, portfolio, releases(lender))
+
+
 def assert_not_promoted(lender: Lender, *told: str) -> None:
-    """Promoting fails with these words, and the ledger does not change by a byte."""
+    """Promoting fails with these words, `cde why-not` says the same, and the ledger does not change by a byte."""
     before = lender.ledger.path.read_bytes() if lender.ledger.path.exists() else None
     run = lender.run("champion_model")
     assert not run.success
     said = run.failures["champion_model"]
+    asked = "\n".join(map(str, examined(lender).refusals))
     for words in told:
         assert words in said
+        assert words in asked
     assert before == (lender.ledger.path.read_bytes() if lender.ledger.path.exists() else None)
 
 

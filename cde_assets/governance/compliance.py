@@ -12,6 +12,7 @@ from cde_assets.metadata import OWNERS, table
 from cde_domain.clock import utc_now
 from cde_domain.decisions.engine import DecisionEngine
 from cde_domain.decisions.policy import Policy
+from cde_domain.digests import file_digest
 from cde_domain.features.table import matrix_of
 from cde_domain.governance import (
     alternatives_facts,
@@ -25,6 +26,7 @@ from cde_domain.governance import (
 )
 from cde_domain.governance.facts import Fact, counted
 from cde_domain.governance.fairness import SMALL_BOOK
+from cde_domain.governance.rulebook import FILE as RULEBOOK_FILE
 from cde_domain.governance.rulebook import Rulebook, RulebookError
 from cde_domain.governance.verdicts import OPEN, RuleResult, Status, evaluate
 from cde_domain.model.scoring_model import ScoringModel
@@ -65,7 +67,8 @@ def compliance_report(
     policy = Policy.read(lending.policy_file)
     model = portfolio.scoring_model(challenger_model["digest"])
     training, holdout = matrix_of(lending, training_set), matrix_of(lending, holdout_set)
-    rulebook, today = _rulebook(), utc_now().date()
+    rulebook, rulebook_sha256 = _rulebook()
+    today = utc_now().date()
     operation = _operation(releases, rulebook)
     approvers, attested, refused = _attestations(releases, rulebook)
     ledger = releases.store().ledger.entries()
@@ -117,6 +120,7 @@ def compliance_report(
         "jurisdiction": lending.jurisdiction,
         "rulebook": {
             "version": rulebook.version,
+            "sha256": rulebook_sha256,
             "sources_checked_on": rulebook.sources_checked_on.isoformat(),
             "stale": rulebook.is_stale(today),
         },
@@ -153,9 +157,10 @@ def _approver(entry: LedgerEntry) -> str | None:
     return entry.details.get("approved_by")
 
 
-def _rulebook() -> Rulebook:
+def _rulebook() -> tuple[Rulebook, str]:
+    """The rulebook with its file's SHA-256; its errors hold no personal values and are told in full."""
     try:
-        return Rulebook.read()
+        return Rulebook.read(), file_digest(RULEBOOK_FILE)
     except RulebookError as error:
         raise dg.Failure(f"the rulebook cannot be used: {error}", allow_retries=False) from error
 

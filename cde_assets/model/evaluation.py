@@ -68,7 +68,7 @@ def evaluation(
         "calibration": _calibration(model, lending, holdout_set, out_of_fold_scores),
         "credit_policy": _credit_policy(lending, policy, model, feature_table, holdout_set, out_of_fold_scores),
         "benchmarks": _benchmarks(candidate_models),
-        "champion": _against_champion(releases, loan_book, holdout_set, scores, decisions),
+        **_against_champion(releases, loan_book, holdout_set, scores, decisions),
     }
     _show(context, registry, challenger_model["mlflow_run_id"], lending, report, repaid, scores)
     return report
@@ -150,23 +150,29 @@ def _benchmarks(candidates: dict[str, Any]) -> dict[str, Any]:
 
 def _against_champion(
     releases: ReleasesResource, book: pd.DataFrame, holdout: pd.DataFrame, scores: Array, decisions: NDArray[np.str_]
-) -> dict[str, Any] | None:
+) -> dict[str, Any]:
+    """The comparison with the champion, and the ledger's last entry at that time (0: none, None: unreadable)."""
+    store, sequence = releases.store(), None
     try:
-        champion = releases.store().current()
-        if champion is None:
-            return None
+        entry = store.ledger.current()
+        sequence = entry.sequence if entry else 0
+        if entry is None:
+            return {"ledger_entry": sequence, "champion": None}
+        champion = store.load(entry)
         matrix = _champion_matrix(champion, book, holdout)
     except (BundleError, LedgerError, KeyError) as error:
-        return {"comparable": False, "reason": f"the champion cannot score this book ({type(error).__name__})"}
+        reason = f"the champion cannot score this book ({type(error).__name__})"
+        return {"ledger_entry": sequence, "champion": {"comparable": False, "reason": reason}}
     engine, repaid = champion.engine, labels_of(holdout)
     champion_scores = engine.model.scores(matrix)
     theirs = decide_all(champion.portfolio.features, matrix, champion_scores, engine.policy, engine.model)
-    return {
+    compared = {
         "comparable": True,
         "bundle": champion.digest,
         **compare(repaid, scores, champion_scores),
         "swap_set": swap_set(repaid, decisions, theirs),
     }
+    return {"ledger_entry": sequence, "champion": compared}
 
 
 def _champion_matrix(champion: Bundle, book: pd.DataFrame, holdout: pd.DataFrame) -> Array:

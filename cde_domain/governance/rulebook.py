@@ -4,10 +4,10 @@ from dataclasses import fields
 from datetime import date, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cde_domain.governance.facts import METRICS
 from cde_domain.portfolio import Thresholds
@@ -89,11 +89,11 @@ class RuleCheck(_Strict):
     @model_validator(mode="after")
     def _consistent(self) -> "RuleCheck":
         if self.metric not in METRICS:
-            raise ValueError(f"there is no metric {self.metric!r}")
+            raise ValueError(f"asks for unknown metric {self.metric!r}")
         if (self.op == "between") != isinstance(self.threshold, tuple):
-            raise ValueError(f"{self.metric}: `between` goes with [low, high], and nothing else does")
+            raise ValueError(f"on {self.metric}: `between` goes with [low, high], and nothing else does")
         if isinstance(self.threshold, bool | str) and self.op != "==":
-            raise ValueError(f"{self.metric}: {self.threshold!r} can only be compared with ==")
+            raise ValueError(f"on {self.metric}: {self.threshold!r} can only be compared with ==")
         return self
 
 
@@ -121,7 +121,7 @@ class Rule(_Strict):
     @model_validator(mode="after")
     def _consistent(self) -> "Rule":
         if self.phase is Phase.OPERATION and self.on_missing == "fail":
-            raise ValueError(f"{self.id}: a rule of operation cannot fail for want of a running service")
+            raise ValueError("is a rule of operation, which cannot fail for want of a running service")
         return self
 
 
@@ -149,10 +149,26 @@ class Rulebook(_Strict):
             RulebookError: the file is not YAML or not a rulebook; the message names file, rule and field.
         """
         try:
-            return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except (yaml.YAMLError, ValueError) as error:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            return cls.model_validate(content)
+        except ValidationError as error:
+            problems = "; ".join(_problem(content, problem) for problem in error.errors(include_url=False))
+            raise RulebookError(f"{path.name}: {problems}") from error
+        except (OSError, yaml.YAMLError, ValueError) as error:
             raise RulebookError(f"{path.name}: {error}") from error
 
     def is_stale(self, today: date) -> bool:
         """Whether the sources were read too long ago to be relied on."""
         return today > self.sources_checked_on + timedelta(days=self.stale_after_days)
+
+
+def _problem(content: Any, problem: Any) -> str:
+    """One problem of a rulebook, with the rule's id and the field."""
+    place, said = problem["loc"], problem["msg"].removeprefix("Value error, ")
+    if place[:1] != ("rules",) or len(place) < 2:
+        return f"{'.'.join(map(str, place))}: {said}" if place else said
+    rule = content["rules"][place[1]]
+    name = rule.get("id", place[1] + 1) if isinstance(rule, dict) else place[1] + 1
+    of_rule_or_check = problem["type"] == "value_error" and len(place) in (2, 4)
+    field = "" if of_rule_or_check else f"{'.'.join(map(str, place[2:]))}: "
+    return f"rule {name} {field}{said}"

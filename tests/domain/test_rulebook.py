@@ -100,7 +100,7 @@ def test_a_rule_of_operation_is_open_until_measured_and_blocks_once_it_failed(tm
     path = _rulebook(tmp_path, phase="operation", on_missing="not_yet_measured")
     assert _one(path).status is Status.NOT_YET_MEASURED
     assert _one(path, _auc(0.5, 0.4, 0.6)).blocks
-    with pytest.raises(RulebookError, match="PERF-01: a rule of operation cannot fail"):
+    with pytest.raises(RulebookError, match="PERF-01 is a rule of operation, which cannot fail"):
         Rulebook.read(_rulebook(tmp_path, phase="operation"))
 
 
@@ -193,17 +193,17 @@ def test_a_threshold_can_be_the_portfolios_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("check", "changes", "told"),
     [
-        ({"metric": "auk"}, {}, "there is no metric 'auk'"),
-        ({"op": "~"}, {}, "rules.0.checks.0.op"),
+        ({"metric": "auk"}, {}, "rule PERF-01 asks for unknown metric 'auk'"),
+        ({"op": "~"}, {}, "rule PERF-01 checks.0.op"),
         ({"op": "between"}, {}, r"auc: `between` goes with \[low, high\]"),
         ({"op": "<=", "threshold": True}, {}, "can only be compared with =="),
-        ({"treshold": 1}, {}, "rules.0.checks.0.treshold"),
+        ({"treshold": 1}, {}, "rule PERF-01 checks.0.treshold"),
         ({"threshold": float("nan")}, {}, "threshold"),
-        ({}, {"severity": "blocking"}, "rules.0.severity"),
-        ({}, {"legal_status": "law"}, "rules.0.legal_status"),
-        ({}, {"jurisdictions": ["UK"]}, "rules.0.jurisdictions"),
-        ({}, {"sources": []}, "rules.0.sources"),
-        ({}, {"owner": "me"}, "rules.0.owner"),
+        ({}, {"severity": "blocking"}, "rule PERF-01 severity"),
+        ({}, {"legal_status": "law"}, "rule PERF-01 legal_status"),
+        ({}, {"jurisdictions": ["UK"]}, "rule PERF-01 jurisdictions"),
+        ({}, {"sources": []}, "rule PERF-01 sources"),
+        ({}, {"owner": "me"}, "rule PERF-01 owner"),
     ],
 )
 def test_a_bad_rulebook_is_refused_by_file_and_field(tmp_path: Path, check: dict, changes: dict, told: str) -> None:

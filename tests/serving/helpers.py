@@ -77,7 +77,7 @@ class Releases:
             action="promote",
             portfolio=NAME,
             bundle=bundle.name,
-            expected_previous=current.bundle if current else None,
+            expected_sequence=current.sequence if current else 0,
             evidence=EVIDENCE,
             key=self.key,
             by="test",

@@ -22,12 +22,12 @@ def ledger(tmp_path: Path) -> PromotionLedger:
     return PromotionLedger(tmp_path / "portfolio" / "ledger.jsonl", tmp_path / "signing.pub")
 
 
-def append(ledger: PromotionLedger, bundle: str, expected: str | None, **more: Any) -> LedgerEntry:
+def append(ledger: PromotionLedger, bundle: str, expected: int | None, **more: Any) -> LedgerEntry:
     """Promote a bundle."""
     return ledger.append(
         **{"action": "promote", "portfolio": "loans", "by": "test", "evidence": C, "key": KEY, **more},
         bundle=bundle,
-        expected_previous=expected,
+        expected_sequence=expected,
     )
 
 
@@ -51,7 +51,7 @@ def test_nothing_is_promoted_at_first(ledger: PromotionLedger) -> None:
 def test_an_entry_is_read_back_as_it_was_appended(ledger: PromotionLedger) -> None:
     """Everything that was said about a promotion is kept."""
     notes = ("insufficient_data: sex=other",)
-    written = append(ledger, A, None, evidence=C, notes=notes, details={"run": "r1", "version": 3})
+    written = append(ledger, A, 0, evidence=C, notes=notes, details={"run": "r1", "version": 3})
 
     assert (written,) == ledger.entries()
     assert (1, "loans", A, None, C, notes) == (
@@ -67,9 +67,9 @@ def test_an_entry_is_read_back_as_it_was_appended(ledger: PromotionLedger) -> No
 
 def test_a_rollback_makes_an_older_bundle_current(ledger: PromotionLedger) -> None:
     """A rollback is an entry like any other."""
-    append(ledger, A, None)
-    append(ledger, B, A)
-    append(ledger, A, B, action="rollback")
+    append(ledger, A, 0)
+    append(ledger, B, 1)
+    append(ledger, A, 2, action="rollback")
 
     current = ledger.current()
 
@@ -77,21 +77,36 @@ def test_a_rollback_makes_an_older_bundle_current(ledger: PromotionLedger) -> No
     assert (current.action, current.bundle, current.previous, current.sequence) == ("rollback", A, B, 3)
 
 
-@pytest.mark.parametrize("expected", [None, B])
-def test_a_promotion_over_an_unexpected_bundle_is_refused(ledger: PromotionLedger, expected: str | None) -> None:
+@pytest.mark.parametrize(
+    ("expected", "told"), [(None, "no entry that could be read"), (0, "an empty ledger"), (2, "entry 2")]
+)
+def test_a_promotion_over_an_unexpected_entry_is_refused(
+    ledger: PromotionLedger, expected: int | None, told: str
+) -> None:
     """Whoever did not see the last promotion cannot replace it."""
-    append(ledger, A, None)
+    append(ledger, A, 0)
 
-    with pytest.raises(LedgerConflictError, match=A[:12]):
+    with pytest.raises(LedgerConflictError, match=f"expected {told} to be the last, but entry 1 .*{A[:12]}"):
         append(ledger, C, expected)
 
     assert len(ledger.entries()) == 1
 
 
+def test_a_bundle_that_came_back_by_a_rollback_is_not_the_entry_that_was_seen(ledger: PromotionLedger) -> None:
+    """Nobody is promoted over a champion that was replaced and rolled back to since they were compared with it."""
+    seen = append(ledger, A, 0)
+    append(ledger, B, 1)
+    back = append(ledger, A, 2, action="rollback")
+    assert seen.bundle == back.bundle
+
+    with pytest.raises(LedgerConflictError, match="expected entry 1 to be the last, but entry 3 is"):
+        append(ledger, C, seen.sequence)
+
+
 def promote_once(ledger: PromotionLedger, bundle: str, outcomes: Any) -> None:
     """Promote over nothing and report how it went."""
     try:
-        append(ledger, bundle, None)
+        append(ledger, bundle, 0)
         outcomes.put("promoted")
     except LedgerConflictError:
         outcomes.put("refused")
@@ -117,14 +132,14 @@ def test_of_processes_that_promote_at_once_one_wins(ledger: PromotionLedger) -> 
 )
 def test_a_changed_line_is_refused_by_its_signature(ledger: PromotionLedger, changes: dict[str, Any]) -> None:
     """Every field is signed."""
-    append(ledger, A, None)
-    append(ledger, B, A)
+    append(ledger, A, 0)
+    append(ledger, B, 1)
     rewrite(ledger, 1, **changes)
 
     with pytest.raises(LedgerError, match="line 1 bears a signature that does not match"):
         ledger.entries()
     with pytest.raises(LedgerError, match="line 1 bears a signature that does not match"):
-        append(ledger, C, B)
+        append(ledger, C, 2)
 
 
 @pytest.mark.parametrize(
@@ -142,8 +157,8 @@ def test_a_line_changed_and_signed_again_is_refused_by_the_chain(
     ledger: PromotionLedger, changes: dict[str, Any], message: str
 ) -> None:
     """Even with the key, history cannot be rewritten line by line."""
-    append(ledger, A, None)
-    append(ledger, B, A)
+    append(ledger, A, 0)
+    append(ledger, B, 1)
     rewrite(ledger, 1, key=KEY, **changes)
 
     with pytest.raises(LedgerError, match=message):
@@ -152,7 +167,7 @@ def test_a_line_changed_and_signed_again_is_refused_by_the_chain(
 
 def test_a_line_without_signature_is_refused(ledger: PromotionLedger) -> None:
     """Ledgers from before there were signatures are not believed either."""
-    append(ledger, A, None)
+    append(ledger, A, 0)
     value = json.loads(ledger.path.read_bytes())
     del value["signature"], value["key"]
     ledger.path.write_bytes(rfc8785.dumps(value) + b"\n")
@@ -164,7 +179,7 @@ def test_a_line_without_signature_is_refused(ledger: PromotionLedger) -> None:
 def test_a_line_signed_with_another_key_is_refused(ledger: PromotionLedger) -> None:
     """The key that counts is the configured one, not one that the line names."""
     stranger = SigningKey.generate()
-    append(ledger, A, None)
+    append(ledger, A, 0)
     rewrite(ledger, 1, key=stranger, by="stranger")
 
     with pytest.raises(LedgerError, match="line 1 bears a signature that does not match"):
@@ -172,14 +187,14 @@ def test_a_line_signed_with_another_key_is_refused(ledger: PromotionLedger) -> N
 
     ledger.path.unlink()
     with pytest.raises(LedgerError, match="is not trusted"):
-        append(ledger, A, None, key=stranger)
+        append(ledger, A, 0, key=stranger)
     assert not ledger.path.exists()
 
 
 def test_an_old_line_replayed_at_the_end_is_refused(ledger: PromotionLedger) -> None:
     """A true signature of the past says nothing about now."""
-    append(ledger, A, None)
-    append(ledger, B, A)
+    append(ledger, A, 0)
+    append(ledger, B, 1)
     first = ledger.path.read_bytes().splitlines()[0]
     ledger.path.write_bytes(ledger.path.read_bytes() + first + b"\n")
 
@@ -189,7 +204,7 @@ def test_an_old_line_replayed_at_the_end_is_refused(ledger: PromotionLedger) -> 
 
 def test_the_ledger_of_another_portfolio_is_refused(ledger: PromotionLedger) -> None:
     """A true ledger under the wrong name serves nothing."""
-    append(ledger, A, None)
+    append(ledger, A, 0)
 
     with pytest.raises(LedgerError, match="line 1 is of the ledger of loans"):
         PromotionLedger(ledger.path, ledger.public_key, portfolio="cars").entries()
@@ -197,7 +212,7 @@ def test_the_ledger_of_another_portfolio_is_refused(ledger: PromotionLedger) -> 
 
 def test_without_a_public_key_nothing_is_believed(ledger: PromotionLedger) -> None:
     """It says which file is missing."""
-    append(ledger, A, None)
+    append(ledger, A, 0)
     ledger.public_key.unlink()
 
     with pytest.raises(LedgerError, match=r"signing\.pub cannot be read"):
@@ -206,8 +221,8 @@ def test_without_a_public_key_nothing_is_believed(ledger: PromotionLedger) -> No
 
 def test_a_removed_line_is_refused(ledger: PromotionLedger) -> None:
     """History cannot be shortened from the front."""
-    append(ledger, A, None)
-    append(ledger, B, A)
+    append(ledger, A, 0)
+    append(ledger, B, 1)
     ledger.path.write_bytes(ledger.path.read_bytes().split(b"\n", 1)[1])
 
     with pytest.raises(LedgerError, match="line 1 has the sequence number 2"):
@@ -217,7 +232,7 @@ def test_a_removed_line_is_refused(ledger: PromotionLedger) -> None:
 @pytest.mark.parametrize("content", [b"{not json\n", b"\n", b"\xff\xfe\n", b"[" * 5000 + b"\n", b'{"sequence": NaN}\n'])
 def test_a_damaged_line_is_refused_by_its_number(ledger: PromotionLedger, content: bytes) -> None:
     """What is no entry is told with its line number, not as a crash of the parser."""
-    append(ledger, A, None)
+    append(ledger, A, 0)
     ledger.path.write_bytes(ledger.path.read_bytes() + content)
 
     with pytest.raises(LedgerError, match="line 2"):
@@ -227,28 +242,28 @@ def test_a_damaged_line_is_refused_by_its_number(ledger: PromotionLedger, conten
 @pytest.mark.parametrize("keep", [1, 40, -1])
 def test_an_append_cut_off_by_a_crash_never_happened(ledger: PromotionLedger, keep: int) -> None:
     """A last line without its newline is ignored, and overwritten by the next append."""
-    append(ledger, A, None)
+    append(ledger, A, 0)
     whole = ledger.path.read_bytes()
-    append(ledger, B, A)
+    append(ledger, B, 1)
     torn = ledger.path.read_bytes()[len(whole) :][:keep]
     ledger.path.write_bytes(whole + torn)
 
     assert [entry.bundle for entry in ledger.entries()] == [A]
 
-    append(ledger, C, A)
+    append(ledger, C, 1)
 
     assert [entry.bundle for entry in ledger.entries()] == [A, C]
 
 
 def test_a_field_that_lines_lack_leaves_the_chain_valid(ledger: PromotionLedger) -> None:
     """The chain is taken over lines as stored, so older lines may lack a field that has a default."""
-    append(ledger, A, None)
+    append(ledger, A, 0)
     value = json.loads(ledger.path.read_bytes())
     del value["notes"], value["signature"]
     value["signature"] = KEY.sign("ledger entry", value)
     ledger.path.write_bytes(rfc8785.dumps(value) + b"\n")
 
-    append(ledger, B, A)
+    append(ledger, B, 1)
 
     assert [entry.bundle for entry in ledger.entries()] == [A, B]
 

@@ -100,7 +100,7 @@ class TestMetrics:
             action="promote",
             portfolio=NAME,
             bundle=bundles[1].name,
-            expected_previous=bundles[0].name,
+            expected_sequence=1,
             evidence=EVIDENCE,
             key=releases.key,
             by="test",

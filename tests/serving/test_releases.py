@@ -39,7 +39,7 @@ def append(releases: Releases, bundle: str, portfolio: str = NAME) -> None:
         action="promote",
         portfolio=portfolio,
         bundle=bundle,
-        expected_previous=None,
+        expected_sequence=0,
         evidence=EVIDENCE,
         key=releases.key,
         by="test",
@@ -225,7 +225,7 @@ class TestRollback:
 
         assert ("rollback", first, second) == (entry.action, entry.bundle, entry.previous)
         assert ("person:jane", ("complaints",), EVIDENCE) == (entry.by, entry.notes, entry.evidence)
-        with pytest.raises(RollbackError, match=f"no champion before {first[:12]}"):
+        with pytest.raises(RollbackError, match=f"before {first[:12]}, the first. Name a later one with --to: "):
             releases.store.roll_back(None, key=releases.key, by="test")
 
     def test_it_is_served_within_two_seconds(

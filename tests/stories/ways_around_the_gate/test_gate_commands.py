@@ -1,7 +1,11 @@
 """What `cde verify-evidence`, `approve`, `rollback` and `why-not` answer."""
 
+import os
+import pwd
 import shutil
 from pathlib import Path
+
+import pytest
 
 from cde_serving.signing import SigningKey
 from tests.lender import Lender
@@ -33,20 +37,28 @@ def test_approve_signs_for_who_holds_an_approvers_key_only(
     code, said = cde(*given, lender.settings.signing_key_file())
     assert (code, "whoever trains cannot approve" in said) == (1, True)
     assert cde(*given, key, "--evidence", "0" * 64)[0] == 2
+    stranger = tmp_path / "stranger.key"
+    stranger.write_bytes(SigningKey.generate().pem())
+    code, said = cde(*given, stranger)
+    assert (code, f"-pubout -out {lender.settings.approver_keys_folder() / 'jane.pem'}" in said) == (1, True)
     assert not lender.store.approvals.exists()
 
     assert cde(*given, key)[0] == 0
     assert lender.run("champion_model").success
 
 
-def test_rollback_is_one_ledger_entry_and_the_alias_follows(lender: Lender, champion: str, cde: Cde) -> None:
+def test_rollback_is_one_ledger_entry_and_the_alias_follows(
+    lender: Lender, champion: str, cde: Cde, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert lender.run("champion_model").success
+    monkeypatch.setenv("LOGNAME", "the_ceo")
 
     code, said = cde("rollback", NAME, "--reason", "complaints")
 
     assert code == 0, said
     entry = lender.ledger.entries()[-1]
     assert (entry.sequence, entry.action, entry.bundle, entry.notes) == (4, "rollback", champion, ("complaints",))
+    assert entry.by == f"os-user:{pwd.getpwuid(os.getuid()).pw_name}"
     assert "alias champion follows to version 1" in said
     assert cde("rollback", NAME, "--to", champion[:12])[0] == 1
 

@@ -6,16 +6,26 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import rfc8785
 
+from cde_assets import release
+from cde_checks.gate import Case, examine
 from cde_domain.digests import folder_digests, json_digest, write_json
 from cde_serving.follower import ReleaseFollower
 from cde_serving.ledger import PromotionLedger
 from cde_serving.signing import SigningKey
 from tests.lender import Lender
-from tests.waiting import NAME, assert_not_promoted, assert_still_served, promote, with_other_policy
+from tests.waiting import (
+    NAME,
+    assert_not_promoted,
+    assert_still_served,
+    promote,
+    releases,
+    with_other_policy,
+)
 
 
 def write_line(lender: Lender, *, signer: SigningKey | None, **changes: object) -> None:
@@ -78,8 +88,33 @@ def test_of_two_racing_promotions_the_one_that_was_compared_with_another_champio
     first = lender.store.bundles / lender.ledger.entries()[0].bundle
     promote(lender, with_third_policy(first))
     before = lender.ledger.entries()[-1].bundle
-    assert_not_promoted(lender, "ledger: expected", f"to be promoted, but {before[:12]} is")
+    told = f"ledger: expected entry 2 to be the last, but entry 3 is the last (promote of {before[:12]})"
+    assert_not_promoted(lender, told)
     assert_still_served(lender, before)
+
+
+def test_a_promotion_between_the_gate_and_the_ledgers_line_is_not_overwritten(
+    lender: Lender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    third = with_third_policy(lender.store.bundles / lender.ledger.entries()[0].bundle)
+
+    def overtaken(*given: Any) -> Case:
+        case = examine(*given)
+        assert not case.refusals
+        promote(lender, third)
+        return case
+
+    monkeypatch.setattr(release, "examine", overtaken)
+    run = lender.run("champion_model")
+    assert "ledger: expected entry 2 to be the last, but entry 3 is" in run.failures["champion_model"]
+    assert_still_served(lender, third.name)
+
+
+def test_a_challenger_compared_before_a_promotion_and_its_rollback_is_stale(lender: Lender, champion: str) -> None:
+    promote(lender, with_third_policy(lender.store.bundles / lender.ledger.entries()[0].bundle))
+    lender.store.roll_back(champion, key=releases(lender).signer(), by="test")
+    assert_not_promoted(lender, "ledger: expected entry 2 to be the last, but entry 4 is the last (rollback of")
+    assert_still_served(lender, champion)
 
 
 def with_third_policy(bundle: Path) -> Path:

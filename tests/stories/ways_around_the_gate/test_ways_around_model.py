@@ -1,10 +1,13 @@
 """A model, bundle, policy or alias that was changed is neither promoted nor served."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from cde_checks.gate import EVIDENCE, REPORTS
+from cde_domain.governance.card import FILES as CARD_FILES
 from cde_domain.portfolio import load_portfolio
 from cde_resources import portfolio as portfolio_resource
 from cde_resources.mlflow import MlflowResource
@@ -18,12 +21,41 @@ from tests.waiting import (
 )
 
 
+def edit_last_byte(path: Path) -> None:
+    """Flip a bit of the last byte."""
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
 def test_a_swapped_model_file_promotes_nothing(lender: Lender, champion: str) -> None:
     model = verified(lender).manifest.model_digest
     values = lender.settings.portfolio_home(NAME) / "models" / model / "served" / "trees" / "leaf_value.npy"
-    content = values.read_bytes()
-    values.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    edit_last_byte(values)
     assert_not_promoted(lender, f"the files of model {model[:12]} have the digest")
+    assert_still_served(lender, champion)
+
+
+@pytest.mark.parametrize("spoil", [edit_last_byte, Path.unlink], ids=["edited", "removed"])
+@pytest.mark.parametrize("name", [*CARD_FILES.values(), "library", "learned_from"])
+def test_what_lies_beside_the_model_is_what_was_judged(
+    lender: Lender, champion: str, name: str, spoil: Callable[[Path], object]
+) -> None:
+    pack = verified(lender)
+    folder = lender.settings.portfolio_home(NAME) / "models" / pack.manifest.model_digest
+    card = name in CARD_FILES.values()
+    path = folder / (name if card else pack.report("reports/challenger_model.json")[name]["file"])
+    spoil(path)
+    assert_not_promoted(lender, f"model_card: {name} beside the model is not" if card else f"{path.name} is not the")
+    assert_still_served(lender, champion)
+
+
+@pytest.mark.parametrize("spoil", [edit_last_byte, Path.unlink], ids=["edited", "removed"])
+@pytest.mark.parametrize("name", [*REPORTS, EVIDENCE])
+def test_a_report_whose_file_is_not_the_one_that_was_written_promotes_nothing(
+    lender: Lender, champion: str, name: str, spoil: Callable[[Path], object]
+) -> None:
+    spoil(lender.settings.home / "artefacts" / NAME / f"{name}.json")
+    assert_not_promoted(lender, f"{name}: {name}.json is not the file that it was materialised as")
     assert_still_served(lender, champion)
 
 

@@ -1,8 +1,8 @@
 """Rules that no artefact decides: measured on the running service, or attested by a person, or open."""
 
 import dataclasses
-import functools
 import json
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 
-from cde_domain.governance import rulebook
+from cde_assets.governance import compliance
+from cde_checks import gate
 from cde_domain.governance.facts import Fact
+from cde_domain.governance.rulebook import FILE as RULEBOOK
+from cde_domain.governance.rulebook import Rulebook
 from cde_domain.portfolio import load_portfolio
 from cde_resources import portfolio as portfolio_resource
 from cde_serving.evidence import verify_pack
@@ -120,16 +123,35 @@ def test_a_fact_of_the_wrong_kind_is_told_by_gate_and_report(lender: Lender, cha
     assert told in lender.run("compliance_report").failures["compliance_report"]
 
 
-def test_a_rulebook_with_a_metric_that_nobody_knows_promotes_nothing(
-    lender: Lender, champion: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.fixture
+def rulebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the rulebook in its place, to be edited."""
+    path = Path(shutil.copy(RULEBOOK, tmp_path / RULEBOOK.name))
+    monkeypatch.setattr(gate, "RULEBOOK_FILE", path)
+    monkeypatch.setattr(compliance, "RULEBOOK_FILE", path)
+    monkeypatch.setattr(Rulebook.read.__func__, "__defaults__", (path,))
+    return path
+
+
+def test_a_rulebook_made_milder_after_the_judgement_promotes_nothing(
+    lender: Lender, champion: str, rulebook: Path
 ) -> None:
-    strange = tmp_path / "rulebook.yaml"
-    strange.write_text(rulebook.FILE.read_text().replace("metric: auc,", "metric: auc_of_dreams,", 1))
-    broken = functools.partial(rulebook.Rulebook.read, strange)
-    monkeypatch.setattr(rulebook.Rulebook, "read", broken)
-    assert_not_promoted(lender, "promotion refused", "rulebook: cannot be used: rulebook.yaml: ", "'auc_of_dreams'")
+    rulebook.write_text(rulebook.read_text().replace("severity: block", "severity: warn"))
+    assert_not_promoted(lender, "compliance_report: the rulebook was changed since it was judged. Run the whole job")
     assert_still_served(lender, champion)
-    assert "the rulebook cannot be used" in lender.run("compliance_report").failures["compliance_report"]
+
+
+def test_a_rule_on_an_unknown_metric_is_refused_by_name_before_anything_is_made(
+    lender: Lender, champion: str, rulebook: Path, cde: Cde
+) -> None:
+    rulebook.write_text(rulebook.read_text().replace("metric: auc,", "metric: auc_of_dreams,", 1))
+    told = "asks for unknown metric 'auc_of_dreams'"
+    code, said = cde("demo", NAME)
+    assert (code, "rulebook.yaml: rule PERF-01 " + told in said) == (1, True)
+    code, said = cde("why-not", NAME)
+    assert (code, f"rulebook: rulebook.yaml: rule PERF-01 {told}" in said) == (1, True)
+    assert told in lender.run("compliance_report").failures["compliance_report"]
+    assert_still_served(lender, champion)
 
 
 def test_a_failure_rewritten_by_hand_promotes_nothing(lender: Lender, champion: str) -> None:
@@ -192,12 +214,14 @@ def test_an_attestation_that_was_changed_leaves_the_rule_open_by_name(
 def test_attest_refuses_measured_rules_strangers_and_the_platforms_key(
     lender: Lender, without_inventory: Path, cde: Cde, tmp_path: Path
 ) -> None:
-    assert cde("attest", NAME, "PERF-01", *SAID, "--key", without_inventory)[0] == 2
+    code, said = cde("attest", NAME, "PERF-01", *SAID, "--key", without_inventory)
+    assert (code, "GOV-01" in said) == (2, True)
     assert cde("attest", NAME, "GOV-01", *SAID, "--key", without_inventory, "--until", "2020-01-01")[0] == 2
     assert cde("attest", NAME, "GOV-01", *SAID, "--key", without_inventory, "--until", "someday")[0] == 2
     code, said = cde("attest", NAME, "GOV-01", *SAID, "--key", lender.settings.signing_key_file())
     assert (code, "the platform's own key" in said) == (1, True)
     stranger = tmp_path / "stranger.key"
     stranger.write_bytes(SigningKey.generate().pem())
-    assert cde("attest", NAME, "GOV-01", *SAID, "--key", stranger)[0] == 1
+    code, said = cde("attest", NAME, "GOV-01", *SAID, "--key", stranger)
+    assert (code, f"-out {lender.settings.approver_keys_folder() / 'jane.pem'}" in said) == (1, True)
     assert not lender.store.attestations.exists()
