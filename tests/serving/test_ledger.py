@@ -281,7 +281,7 @@ def test_a_field_that_lines_lack_leaves_the_chain_valid(ledger: PromotionLedger)
 )
 def test_a_line_in_other_bytes_than_were_signed_is_refused(ledger: PromotionLedger, spell: Any) -> None:
     """The same value in another spelling is another line."""
-    append(ledger, A, None)
+    append(ledger, A, 0)
     line = ledger.path.read_bytes().rstrip(b"\n")
     assert spell(line) != line
     ledger.path.write_bytes(spell(line) + b"\n")
