@@ -9,6 +9,9 @@ from cde_domain.governance.intervals import Interval
 
 Value = float | bool | str
 
+# What no other report holds: the compliance report measures it itself, on the challenger and the book.
+MEASURED_HERE = "compliance_report.json"
+
 
 class FactError(ValueError):
     """A fact that cannot be: a number that is none, or a metric that nobody knows."""

@@ -12,7 +12,7 @@ from cde_domain.decisions.bulk import decide_all
 from cde_domain.decisions.policy import Policy
 from cde_domain.features.feature import feature_matrix
 from cde_domain.features.frame import columns_of_frame
-from cde_domain.governance.facts import Fact, counted, not_applicable
+from cde_domain.governance.facts import MEASURED_HERE, Fact, counted, not_applicable
 from cde_domain.governance.fairness import Verdict
 from cde_domain.governance.intervals import Interval, absolute
 from cde_domain.loan_book import PROTECTED_PREFIX
@@ -161,7 +161,7 @@ def blindness_facts(portfolio: Portfolio, model: ScoringModel, policy: Policy, b
     sample = book.iloc[np.sort(random.permutation(len(book))[:SWAPPED_ROWS])].reset_index(drop=True)
     first, second = (_decisions(portfolio, model, policy, sample) for _ in range(2))
     facts = counted(
-        "challenger_model.json",
+        MEASURED_HERE,
         {
             # A policy has one `approve_at` and one `review_at`, and no field of it names a group.
             "n_distinct_threshold_sets": len({(policy.approve_at, policy.review_at)}),
@@ -174,7 +174,7 @@ def blindness_facts(portfolio: Portfolio, model: ScoringModel, policy: Policy, b
     order = random.permutation(len(sample))
     swapped = sample.assign(**{str(name): sample[name].to_numpy()[order] for name in protected})
     changed = int((_decisions(portfolio, model, policy, swapped) != first).sum())
-    return facts + counted("challenger_model.json", {"decisions_changed_by_swapping_protected": changed})
+    return facts + counted(MEASURED_HERE, {"decisions_changed_by_swapping_protected": changed})
 
 
 def _decisions(portfolio: Portfolio, model: ScoringModel, policy: Policy, book: pd.DataFrame) -> NDArray[np.str_]:

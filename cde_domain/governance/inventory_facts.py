@@ -5,7 +5,7 @@ from datetime import date
 from typing import Any
 
 from cde_domain.governance.card import empty_sections, portfolio_facts
-from cde_domain.governance.facts import Fact, counted
+from cde_domain.governance.facts import MEASURED_HERE, Fact, counted
 from cde_domain.portfolio import Portfolio
 
 # What leads from a model back to its data, its code and the run that made it.
@@ -60,7 +60,7 @@ def documentation_facts(portfolio: Portfolio, reports: Mapping[str, Mapping[str,
     ]
     missing = [path for path in LINEAGE if not _at(challenger, path)]
     return counted(
-        "challenger_model.json",
+        MEASURED_HERE,
         {"empty_required_card_sections": len(empty), "lineage_keys_missing": len(missing) + len(strangers)},
     )
 

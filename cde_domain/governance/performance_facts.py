@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from cde_domain.decisions.bulk import decide_all
 from cde_domain.decisions.policy import Policy
 from cde_domain.features.feature import Feature
-from cde_domain.governance.facts import Fact, counted, not_applicable
+from cde_domain.governance.facts import MEASURED_HERE, Fact, counted, not_applicable
 from cde_domain.governance.fairness import MIN_REPORTED, MIN_VERDICT
 from cde_domain.governance.intervals import absolute, wilson
 from cde_domain.governance.noise import moved_a_little
@@ -57,18 +57,18 @@ def calibration_facts(scores: Array, repaid: Array, policy: Policy) -> list[Fact
 
 def _gap(metric: str, scores: Array, repaid: Array) -> Fact:
     if len(scores) < MIN_REPORTED:
-        return Fact(metric, ARTEFACT, sufficient=False)
+        return Fact(metric, MEASURED_HERE, sufficient=False)
     gaps = scores - repaid
     mean, half = float(gaps.mean()), 1.96 * float(gaps.std(ddof=1)) / np.sqrt(len(gaps))
     interval = absolute((float(mean - half), float(mean + half)))
-    return Fact(metric, ARTEFACT, abs(mean), interval, sufficient=len(scores) >= MIN_VERDICT)
+    return Fact(metric, MEASURED_HERE, abs(mean), interval, sufficient=len(scores) >= MIN_VERDICT)
 
 
 def generalisation_facts(training: tuple[Array, Array], holdout: tuple[Array, Array]) -> list[Fact]:
     """How much better the model ranks what it learned from, given (repaid, scores) of both sets."""
     difference = auc(*training) - auc(*holdout)
     half = 1.96 * float(np.hypot(auc_error(*training), auc_error(*holdout)))
-    return [Fact("auc_train_minus_holdout", ARTEFACT, difference, (difference - half, difference + half))]
+    return [Fact("auc_train_minus_holdout", MEASURED_HERE, difference, (difference - half, difference + half))]
 
 
 def served_form_facts(
@@ -81,11 +81,11 @@ def served_form_facts(
     before, after = (decide_all(features, rows, model.scores(rows), policy) for rows in (holdout, moved))
     flipped, rows = int((before != after).sum()), len(holdout)
     facts = counted(
-        "challenger_model.json",
+        MEASURED_HERE,
         {
             "n_monotone_violations": sum(violations.values()),
             "n_monotone_points_per_feature": min(len(training), 200) * GRID,
         },
     )
-    flips = Fact("decision_flip_rate_1pct_noise", "challenger_model.json", flipped / rows, wilson(flipped, rows))
+    flips = Fact("decision_flip_rate_1pct_noise", MEASURED_HERE, flipped / rows, wilson(flipped, rows))
     return [*facts, flips]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from cde_domain.decisions.engine import DecidedBy, DecisionEngine
 from cde_domain.decisions.policy import Outcome
-from cde_domain.governance.facts import Fact, counted, not_applicable
+from cde_domain.governance.facts import MEASURED_HERE, Fact, counted, not_applicable
 from cde_domain.governance.fairness import MIN_REPORTED, MIN_VERDICT
 from cde_domain.governance.notices import strongest
 
@@ -112,7 +112,7 @@ def reason_facts(engine: DecisionEngine, matrix: Array) -> list[Fact]:
         feature.reason_text(known=known) for feature in engine.portfolio.features for known in (True, False)
     ]
     facts = counted(
-        "challenger_model.json",
+        MEASURED_HERE,
         {
             "banned_generic_reasons": sum(any(phrase in text.lower() for phrase in GENERIC) for text in texts),
             "knockouts_without_own_reason": unnamed,
@@ -122,5 +122,5 @@ def reason_facts(engine: DecisionEngine, matrix: Array) -> list[Fact]:
     )
     if not rejected:
         why = "the model rejects nobody here"
-        return facts + not_applicable("challenger_model.json", why, ["recomputed_reason_match_rate"])
-    return facts + counted("challenger_model.json", {"recomputed_reason_match_rate": matched / rejected})
+        return facts + not_applicable(MEASURED_HERE, why, ["recomputed_reason_match_rate"])
+    return facts + counted(MEASURED_HERE, {"recomputed_reason_match_rate": matched / rejected})

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from cde_domain.decisions.bulk import decide_all
 from cde_domain.decisions.policy import Outcome, Policy
 from cde_domain.features.feature import Feature
-from cde_domain.governance.facts import Fact, counted
+from cde_domain.governance.facts import MEASURED_HERE, Fact, counted
 from cde_domain.model.scoring_model import ScoringModel
 
 Array = NDArray[np.float64]
@@ -29,7 +29,7 @@ def edge_case_facts(features: tuple[Feature, ...], model: ScoringModel, policy: 
     own = model.scores(holdout)
     worst, best = (model.scores(_cornered(features, model, holdout, side)) for side in (-1, 1))
     failed = int((approved | ~np.isfinite(scores)).sum()) + int((worst > own).any()) + int((best < own).any())
-    return counted("challenger_model.json", {"edge_cases_failed": failed})
+    return counted(MEASURED_HERE, {"edge_cases_failed": failed})
 
 
 def _strange(features: tuple[Feature, ...], holdout: Array) -> Iterator[Array]:
