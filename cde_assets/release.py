@@ -10,7 +10,8 @@ from dagster import AssetExecutionContext
 
 import cde_domain
 from cde_assets.metadata import OWNERS, table
-from cde_checks.gate import EVIDENCE, RECOMPARE, REPORTS, examine
+from cde_checks.gate import RECOMPARE, examine
+from cde_checks.judgement import EVIDENCE, REPORTS
 from cde_checks.refusal import Refusal
 from cde_domain.governance.card import standing
 from cde_domain.governance.fairness import Verdict

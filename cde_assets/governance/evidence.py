@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from cde_assets.metadata import OWNERS, table
-from cde_checks.gate import REPORTS, check_results, judged
+from cde_checks.judgement import REPORTS, check_results, judged
 from cde_domain.digests import json_bytes, sha256_of
 from cde_domain.governance.card import ModelCard
 from cde_resources.portfolio import PortfolioResource

@@ -12,7 +12,7 @@ from cde_checks import features as feature_checks
 from cde_checks import governance as governance_checks
 from cde_checks import loan_book as loan_book_checks
 from cde_checks import model as model_checks
-from cde_checks.gate import REPORTS, required_checks
+from cde_checks.judgement import REPORTS, required_checks
 from cde_domain.portfolio import load_portfolio, shipped_portfolios
 from cde_serving.settings import Settings
 from tests.lender import ROOT, environment

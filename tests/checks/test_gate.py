@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import dagster as dg
 import pytest
 
-from cde_checks.gate import EVIDENCE, REPORTS, judged, log_refusals, required_checks
+from cde_checks.judgement import EVIDENCE, REPORTS, judged, log_refusals, required_checks
 from cde_checks.refusal import Refusal
 
 PORTFOLIO = "toy_loans"

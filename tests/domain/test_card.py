@@ -9,7 +9,7 @@ import jinja2
 import pytest
 
 from cde_assets.governance.card import TEMPLATES
-from cde_checks.gate import required_checks
+from cde_checks.judgement import required_checks
 from cde_domain.governance.card import REQUIRED, empty_headings, empty_sections, portfolio_facts, standing
 from cde_domain.governance.facts import Fact
 from cde_domain.governance.inventory_facts import documentation_facts, inventory_facts

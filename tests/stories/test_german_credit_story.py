@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cde_checks.gate import REPORTS
+from cde_checks.judgement import REPORTS
 from cde_domain.portfolios import german_credit
 from cde_resources.portfolio import PortfolioResource
 from tests.lender import Lender, run_cde

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cde_checks.gate import required_checks
+from cde_checks.judgement import required_checks
 from cde_domain.training import boosting
 from tests.lender import Lender, Run
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cde_checks.gate import EVIDENCE, REPORTS
+from cde_checks.judgement import EVIDENCE, REPORTS
 from cde_domain.governance.card import FILES as CARD_FILES
 from cde_domain.portfolio import load_portfolio
 from cde_resources import portfolio as portfolio_resource
