@@ -15,7 +15,8 @@ from cde_assets import release
 from cde_checks.gate import Case, examine
 from cde_domain.digests import folder_digests, json_digest, write_json
 from cde_serving.follower import ReleaseFollower
-from cde_serving.ledger import PromotionLedger
+from cde_serving.ledger import LedgerEntry
+from cde_serving.signed_log import SignedLog
 from cde_serving.signing import SigningKey
 from tests.lender import Lender
 from tests.waiting import (
@@ -133,12 +134,12 @@ def with_third_policy(bundle: Path) -> Path:
 def die_while_promoting(home: Path) -> None:
     """Run the promotion in this process, which dies in the middle of the ledger's line."""
 
-    def write_half(self: PromotionLedger, line: bytes) -> None:
+    def write_half(self: SignedLog[LedgerEntry], line: bytes) -> None:
         with self.path.open("ab") as file:
             file.write(line[: len(line) // 2])
         os._exit(9)
 
-    PromotionLedger._write = write_half  # type: ignore[method-assign]
+    SignedLog._write = write_half  # type: ignore[method-assign,assignment]
     with Lender(home, NAME) as lender:
         lender.run("champion_model")
 

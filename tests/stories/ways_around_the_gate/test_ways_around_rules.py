@@ -119,7 +119,7 @@ def test_a_fact_of_the_wrong_kind_is_told_by_gate_and_report(lender: Lender, cha
     }
     lender.store.operation.append(entry, releases(lender).signer())
     told = "replay.json: n_replayed is a word, and its rule asks for a number"
-    assert_not_promoted(lender, "promotion refused", f"operation.jsonl line 1 holds a fact of the wrong kind: {told}")
+    assert_not_promoted(lender, f"operation.jsonl line 1 holds a fact of the wrong kind: {told}")
     assert told in lender.run("compliance_report").failures["compliance_report"]
 
 
