@@ -2,6 +2,7 @@
 
 import sqlalchemy as sa
 from alembic import op
+from alembic.util import CommandError
 
 revision = "0001"
 down_revision = None
@@ -65,5 +66,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Refuse: a decision log is not undone."""
-    raise NotImplementedError("the decision log has no version before this one")
+    """Refuse: to undo the first version would be to delete every decision."""
+    raise CommandError("a decision log is never undone: before this version there are no tables")
