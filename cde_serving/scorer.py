@@ -102,6 +102,11 @@ class Scorer:
         self.log.close()
 
 
+def nothing_promoted(scorer: Scorer) -> dict[str, str]:
+    """What a service answers before the first promotion."""
+    return {"status": "nothing promoted yet", "run": scorer.promote}
+
+
 def _canonical(body: bytes) -> bytes:
     """A JSON body without the freedom of spaces and order; another body as it is."""
     try:

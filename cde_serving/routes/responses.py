@@ -1,0 +1,38 @@
+"""What every route needs: bodies read within a limit, JSON written, nothing cached."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from starlette.responses import Response
+from starlette.types import Receive
+
+
+async def read_body(receive: Receive, announced: bytes, limit: int) -> bytes | None:
+    """The request's body, or None as soon as it is known to be too large."""
+    if announced.isdigit() and int(announced[:20]) > limit:
+        return None
+    parts = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            break
+        part = message.get("body", b"")
+        size += len(part)
+        if size > limit:
+            return None
+        parts.append(part)
+        if not message.get("more_body", False):
+            break
+    return b"".join(parts)
+
+
+def json_response(status: int, content: Any, headers: Mapping[str, str] | None = None) -> Response:
+    """An answer of JSON."""
+    return raw_response(status, msgspec.json.encode(content), headers)
+
+
+def raw_response(status: int, content: bytes, headers: Mapping[str, str] | None = None) -> Response:
+    """An answer of bytes that are JSON already."""
+    return Response(content, status, {"cache-control": "no-store", **(headers or {})}, media_type="application/json")
