@@ -53,7 +53,7 @@ def _run(step: str, rows: int, path: Path) -> tuple[float, float]:
         began = time.perf_counter()
         TREES.fit(portfolio.features, matrix, repaid)
         return time.perf_counter() - began, _peak()
-    from cde_domain.model.compiled import compile_trees
+    from cde_domain.model.compilation import compile_trees
 
     trees = compile_trees(TREES.fit(portfolio.features, matrix[:10_000], repaid[:10_000]).ensemble())
     trees.margins(matrix[:10])
