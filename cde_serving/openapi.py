@@ -1,11 +1,13 @@
 """The OpenAPI document, built from the application model that is being served."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from cde_domain.release import Bundle
+from cde_serving.access import security
+from cde_serving.access.routes import Guarded
 from cde_serving.answers import Answer
 
 MAX_BODY = 64 * 1024
@@ -38,8 +40,12 @@ _NOT_READY = {
 }
 
 
-def openapi_document(bundle: Bundle | None) -> dict[str, Any]:
-    """The description of the service; without a bundle an application is any object."""
+def openapi_document(bundle: Bundle | None, routes: Sequence[Guarded]) -> dict[str, Any]:
+    """
+    The description of the service; without a bundle an application is any object.
+
+    Who may ask what, and how a request without permission is answered, comes from the routes.
+    """
     application, schemas = _application(bundle)
     (answer,), components = msgspec.json.schema_components([Answer], ref_template="#/components/schemas/{name}")
     schemas |= {name: _to_3_0(schema) for name, schema in components.items()}
@@ -48,7 +54,7 @@ def openapi_document(bundle: Bundle | None) -> dict[str, Any]:
     if bundle:
         body["example"] = msgspec.to_builtins(bundle.portfolio.example)
     title = f"Credit decisions: {bundle.portfolio.title}" if bundle else "Credit decisions"
-    return {
+    document: dict[str, Any] = {
         "openapi": VERSION,
         "info": {
             "title": title,
@@ -93,6 +99,7 @@ def openapi_document(bundle: Bundle | None) -> dict[str, Any]:
                         ),
                         "409": _response("The request is being answered", _named("Failure")),
                         "410": _response("The decision was erased", _named("Failure")),
+                        "503": _response("Decisions cannot be read at the moment", _named("Failure")),
                     },
                 }
             },
@@ -112,6 +119,7 @@ def openapi_document(bundle: Bundle | None) -> dict[str, Any]:
                         "200": _response("The answer, byte for byte", answer),
                         "404": _response("There is no such decision", _named("Failure")),
                         "410": _response("The decision was erased", _named("Failure")),
+                        "503": _response("Decisions cannot be read at the moment", _named("Failure")),
                     },
                 }
             },
@@ -131,8 +139,10 @@ def openapi_document(bundle: Bundle | None) -> dict[str, Any]:
                 }
             },
         },
-        "components": {"schemas": schemas},
+        "components": {"schemas": schemas, "securitySchemes": security.SCHEMES},
     }
+    security.describe(document["paths"], routes, _response("", _named("Failure"))["content"])
+    return document
 
 
 def _application(bundle: Bundle | None) -> tuple[dict[str, Any], dict[str, Any]]:
