@@ -3,12 +3,12 @@
 import asyncio
 import hmac
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Engine, Row
 
 from cde_domain.clock import Clock, utc_now
-from cde_serving.access.keys import ApiKey, read_keys, split_token
+from cde_serving.access.keys import ApiKey, live_rows, split_token
 from cde_serving.records.names import iso
 from cde_serving.records.vault import MasterKey
 from cde_serving.watched import Watched
@@ -37,6 +37,7 @@ class KeyRing:
         self._engine = engine
         self._master = master
         self._clock = clock
+        self._read_last: tuple[Sequence[Row], Mapping[str, ApiKey]] = ([], {})
         self._watched: Watched[Mapping[str, ApiKey]] = Watched("API keys", self._read, poll_seconds)
 
     @property
@@ -73,4 +74,7 @@ class KeyRing:
 
     def _read(self) -> Mapping[str, ApiKey]:
         with self._engine.connect() as connection:
-            return {key.key_id: key for key in read_keys(connection, live_at=iso(self._clock()))}
+            rows = live_rows(connection, iso(self._clock()))
+        if rows != self._read_last[0]:  # seldom: to compare costs a tenth of building the keys
+            self._read_last = (rows, {row.key_id: ApiKey.of(row) for row in rows})
+        return self._read_last[1]

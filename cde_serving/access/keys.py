@@ -2,13 +2,13 @@
 
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import limits
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, RowMapping
+from sqlalchemy.engine import Connection, Row
 
 from cde_serving.records.schema import api_keys
 from cde_serving.records.vault import MasterKey
@@ -19,6 +19,8 @@ SCOPES: tuple[KeyScope, ...] = get_args(KeyScope)
 ID_DIGITS = 12
 SECRET_DIGITS = 64  # 256 random bits: a keyed hash is enough, since there is nothing to guess
 SHOWN_DIGITS = 4
+LONGEST_NAME = 100
+LONGEST_RATE = 64
 
 _TENANT = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _TOKEN = re.compile(rf"cde_([0-9a-f]{{{ID_DIGITS}}})_([0-9a-f]{{{SECRET_DIGITS}}})".encode())
@@ -50,10 +52,10 @@ class ApiKey:
     revoked_at: str | None = None
 
     @classmethod
-    def of(cls, row: RowMapping) -> "ApiKey":
+    def of(cls, row: Row) -> "ApiKey":
         """The key in a row of the table."""
-        columns = {name: value for name, value in row.items() if name not in ("scopes", "revoked_by")}
-        return cls(**columns, scopes=frozenset(row["scopes"].split()))
+        columns = {name: value for name, value in row._mapping.items() if name not in ("scopes", "revoked_by")}
+        return cls(**columns, scopes=frozenset(row.scopes.split()))
 
     @property
     def granted(self) -> str:
@@ -81,7 +83,7 @@ def new_api_key(
     A new key, and the text that its holder sends: the only time it is known.
 
     Raises:
-        ApiKeyError: the tenant, a scope or the rate is none.
+        ApiKeyError: the tenant, a scope, the rate or the name is none.
     """
     if not _TENANT.fullmatch(tenant):
         raise ApiKeyError(
@@ -92,6 +94,8 @@ def new_api_key(
         raise ApiKeyError(f"a key has one or more of the scopes {', '.join(SCOPES)}")
     if rate is not None:
         rate_of(rate)
+    if name is not None and not (name.isprintable() and 0 < len(name) <= LONGEST_NAME):
+        raise ApiKeyError(f"a key's name is 1 to {LONGEST_NAME} printable characters")
     secret = secrets.token_hex(SECRET_DIGITS // 2)
     key = ApiKey(
         key_id=secrets.token_hex(ID_DIGITS // 2),
@@ -124,15 +128,19 @@ def rate_of(text: str) -> limits.RateLimitItem:
         rate = limits.parse(text)
     except ValueError:
         rate = None
-    if rate is None or rate.amount < 1:
+    if rate is None or rate.amount < 1 or len(text) > LONGEST_RATE:
         raise ApiKeyError(f"{text!r} is no rate; write it like 100/second or 5000/hour")
     return rate
 
 
-def read_keys(connection: Connection, *, live_at: str | None = None) -> list[ApiKey]:
-    """All keys in the order of their creation; with `live_at`, those that count at that moment."""
-    query = sa.select(api_keys).order_by(api_keys.c.created_at, api_keys.c.key_id)
-    if live_at is not None:
-        unexpired = sa.or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > live_at)
-        query = query.where(api_keys.c.digest.is_not(None), unexpired)
-    return [ApiKey.of(row) for row in connection.execute(query).mappings()]
+def read_keys(connection: Connection) -> list[ApiKey]:
+    """All keys, also those that no longer count, in the order of their creation."""
+    rows = connection.execute(sa.select(api_keys).order_by(api_keys.c.created_at, api_keys.c.key_id))
+    return [ApiKey.of(row) for row in rows]
+
+
+def live_rows(connection: Connection, at: str) -> Sequence[Row]:
+    """The rows of the keys that count at a moment."""
+    unexpired = sa.or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > at)
+    query = sa.select(api_keys).where(api_keys.c.digest.is_not(None), unexpired).order_by(api_keys.c.key_id)
+    return connection.execute(query).all()
