@@ -33,11 +33,21 @@ _PROBLEMS = {
         }
     },
 }
-_FAILURE = {"type": "object", "properties": {"detail": {"type": "string"}}}
+_FAILURE = {"type": "object", "required": ["detail"], "properties": {"detail": {"type": "string"}}}
 _NOT_READY = {
     "type": "object",
-    "properties": {"status": {"type": "string"}, "run": {"type": "string"}, "problem": {"type": "string"}},
+    "required": ["status"],
+    "properties": {
+        "status": {"type": "string"},
+        "run": {"type": "string"},
+        "problem": {"type": "string"},
+        "auth": {"type": "string"},
+    },
 }
+# What an application's free text may hold: neither NUL nor characters that change the direction of text.
+_TEXT = r"^[^\u0000\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]*$"
+
+_DECISION_LINK = {"operationId": "decision", "parameters": {"decision_id": "$response.body#/decision_id"}}
 
 
 def openapi_document(bundle: Bundle | None, routes: Sequence[Guarded]) -> dict[str, Any]:
@@ -69,7 +79,10 @@ def openapi_document(bundle: Bundle | None, routes: Sequence[Guarded]) -> dict[s
                     "parameters": [_key(required=False)],
                     "requestBody": {"required": True, "content": {"application/json": body}},
                     "responses": {
-                        "200": _response("The decision, recorded before it is answered", answer),
+                        "200": {
+                            **_response("The decision, recorded before it is answered", answer),
+                            "links": {"decision": _DECISION_LINK},
+                        },
                         "400": _response("The Idempotency-Key is not usable", _named("Failure")),
                         "409": _response("A request with this Idempotency-Key is being answered", _named("Failure")),
                         "410": _response("The decision under this Idempotency-Key was erased", _named("Failure")),
@@ -187,6 +200,8 @@ def _to_3_0(schema: Any) -> Any:
     result: dict[str, Any] = {}
     for keyword, value in schema.items():
         result |= _keyword_in_3_0(keyword, value)
+    if schema.get("type") == "string" and not {"pattern", "format", "enum", "const"} & schema.keys():
+        result["pattern"] = _TEXT
     if "$ref" in result and len(result) > 1:
         result["allOf"] = [{"$ref": result.pop("$ref")}]  # OpenAPI 3.0 ignores what stands beside a reference
     return result

@@ -49,11 +49,11 @@ def releases(tmp_path: Path) -> Releases:
 
 
 @pytest.fixture
-def open_desk(tiny: TinyLoans, tmp_path: Path) -> Iterator[Callable[[Releases], Desk]]:
+def open_desk(tiny: TinyLoans, tmp_path: Path) -> Iterator[Callable[..., Desk]]:
     """Open the app over releases; everything is closed at the end of the test."""
     with contextlib.ExitStack() as stack:
 
-        def open_one(releases: Releases) -> Desk:
+        def open_one(releases: Releases, *, auth: bool = True) -> Desk:
             log = open_log(tmp_path)
             metrics = Metrics()
             follower = ReleaseFollower(releases.store, on_failure=metrics.release_failed)
@@ -65,11 +65,13 @@ def open_desk(tiny: TinyLoans, tmp_path: Path) -> Iterator[Callable[[Releases], 
                 metrics,
                 clock=lambda: NOON,
                 promote="make demo",
-                keys=KeyRing(log.read_engine, log.master),
+                keys=KeyRing(log.read_engine, log.master) if auth else None,
                 rates=Rates("100000/second"),
             )
             stack.callback(scorer.close)
-            return Desk(scorer, AppClient(create_app(scorer), bearer(key)), dict(tiny.portfolio.example))
+            return Desk(
+                scorer, AppClient(create_app(scorer), bearer(key) if auth else {}), dict(tiny.portfolio.example)
+            )
 
         yield open_one
 

@@ -227,6 +227,15 @@ def key_in(home: Path, url: str | None = None) -> str:
         log.close()
 
 
+def revoke_in(home: Path, key: str) -> None:
+    """Revoke a key in the decision log of a home."""
+    log = DecisionLog.open(Settings(home=home, _env_file=None), NAME)
+    try:
+        asyncio.run(KeyIssuer(log, NAME, by="person:officer").revoke(key.split("_")[1]))
+    finally:
+        log.close()
+
+
 def start_server(tiny: TinyLoans, folder: Path, **environment: str) -> Server:
     """Start the service with its home in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
