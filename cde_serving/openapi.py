@@ -47,7 +47,13 @@ _NOT_READY = {
 # What an application's free text may hold: neither NUL nor characters that change the direction of text.
 _TEXT = r"^[^\u0000\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]*$"
 
-_DECISION_LINK = {"operationId": "decision", "parameters": {"decision_id": "$response.body#/decision_id"}}
+_LINKS = {
+    "decision": {"operationId": "decision", "parameters": {"decision_id": "$response.body#/decision_id"}},
+    "decision_by_key": {
+        "operationId": "decision_by_key",
+        "parameters": {"Idempotency-Key": "$request.header.Idempotency-Key"},
+    },
+}
 
 
 def openapi_document(bundle: Bundle | None, routes: Sequence[Guarded]) -> dict[str, Any]:
@@ -81,7 +87,7 @@ def openapi_document(bundle: Bundle | None, routes: Sequence[Guarded]) -> dict[s
                     "responses": {
                         "200": {
                             **_response("The decision, recorded before it is answered", answer),
-                            "links": {"decision": _DECISION_LINK},
+                            "links": _LINKS,
                         },
                         "400": _response("The Idempotency-Key is not usable", _named("Failure")),
                         "409": _response("A request with this Idempotency-Key is being answered", _named("Failure")),

@@ -1,4 +1,4 @@
-"""Schemathesis reads the OpenAPI document of a real server and asks all that it can think of, with and without a key."""
+"""Schemathesis reads the OpenAPI document of a real server and asks what it can think of, with and without a key."""
 
 import json
 import os
@@ -59,7 +59,8 @@ def test_every_answer_is_as_documented(promoted: Server, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_every_answer_is_as_documented_over_many_cases(promoted: Server, tmp_path: Path) -> None:
     """The same with other seeds, for longer."""
-    for seed in (2, 3, 4):
+    for seed in (2, 3):
         assert_conforms(conformance(promoted, tmp_path, examples=1000, seed=seed), cases=2000)
