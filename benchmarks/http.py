@@ -32,9 +32,10 @@ _SCRIPT = """
 local bodies = {}
 for line in io.lines(os.getenv("BODIES")) do bodies[#bodies + 1] = line end
 local number = 0
+local headers = {["Content-Type"] = "application/json", ["Authorization"] = os.getenv("AUTHORIZATION")}
 request = function()
   number = number % #bodies + 1
-  return wrk.format("POST", nil, {["Content-Type"] = "application/json"}, bodies[number])
+  return wrk.format("POST", nil, headers, bodies[number])
 end
 done = function(summary, latency, requests)
   local errors = summary.errors
@@ -53,6 +54,7 @@ class Contender:
     path: str
     bodies: Path
     environment: Mapping[str, str]
+    key: str = ""  # an API key, if it asks for one
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ def contenders(lender: Lender) -> dict[str, Contender]:
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # mlflow starts the uvicorn it finds there
     }
     score = "/api/v1/credit/score"
+    key = lender.new_key()
 
     def uvicorn(factory: str) -> list[str]:
         return [*python, "uvicorn", f"benchmarks.peers:{factory}", "--factory", "--no-access-log", "--port", "PORT"]
@@ -93,9 +96,9 @@ def contenders(lender: Lender) -> dict[str, Contender]:
     mlflow = [*python, "mlflow", "models", "serve", "-m", str(model), "--env-manager", "local", "-w", "1", "-p", "PORT"]
     return {
         "ours: explained, recorded decision": Contender(
-            bento("cde_serving.service:CreditDecisionService"), score, applications, environment
+            bento("cde_serving.service:CreditDecisionService"), score, applications, environment, key
         ),
-        "ours under plain uvicorn": Contender(uvicorn("plain_uvicorn"), score, applications, environment),
+        "ours under plain uvicorn": Contender(uvicorn("plain_uvicorn"), score, applications, environment, key),
         "FastAPI, score only": Contender(uvicorn("score_only"), "/score", applications, environment),
         "FastAPI, pred_contribs": Contender(uvicorn("with_contributions"), "/score", applications, environment),
         "BentoML api, score only": Contender(bento("benchmarks.peers:BentoApi"), "/score", features, environment),
@@ -168,6 +171,7 @@ class _Running:
 
 def _load(load: str, script: Path, contender: Contender, url: str, connections: int, seconds: int) -> Cell:
     command = [load, "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", str(script), url]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env={"BODIES": str(contender.bodies)})
+    environment = {"BODIES": str(contender.bodies), "AUTHORIZATION": f"Bearer {contender.key}"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     said = json.loads(done.stdout.splitlines()[-1])
     return Cell(1e6 * said["requests"] / said["us"], said["p50_us"] / 1e3, said["p99_us"] / 1e3, said["errors"])

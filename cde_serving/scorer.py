@@ -5,6 +5,8 @@ import asyncio
 import msgspec
 
 from cde_domain.clock import Clock, utc_now
+from cde_serving.access.key_ring import KeyRing
+from cde_serving.access.rates import Rates
 from cde_serving.answers import answer_to
 from cde_serving.applications import InvalidApplicationError, parse_application
 from cde_serving.decision_log import DecisionLog, KeyReusedError, Record
@@ -22,15 +24,29 @@ class NothingPromotedError(RuntimeError):
 
 
 class Scorer:
-    """Everything that a running service holds: the followed releases, the decision log, metrics and the clock."""
+    """
+    Everything that a running service holds: the followed releases, the decision log, metrics, API keys and the clock.
+
+    `keys` is None where authentication is switched off.
+    """
 
     def __init__(
-        self, releases: ReleaseFollower, log: DecisionLog, metrics: Metrics, clock: Clock = utc_now, *, promote: str
+        self,
+        releases: ReleaseFollower,
+        log: DecisionLog,
+        metrics: Metrics,
+        clock: Clock = utc_now,
+        *,
+        promote: str,
+        keys: KeyRing | None,
+        rates: Rates,
     ) -> None:
         self.releases = releases
         self.log = log
         self.metrics = metrics
         self.promote = promote  # the command that gets a first model promoted
+        self.keys = keys
+        self.rates = rates
         self._clock = clock
         self._versions = VersionsOf()
 
@@ -97,7 +113,9 @@ class Scorer:
         return recorded
 
     def close(self) -> None:
-        """Stop following releases and record what waits."""
+        """Stop following keys and releases, and record what waits."""
+        if self.keys:
+            self.keys.close()
         self.releases.close()
         self.log.close()
 
