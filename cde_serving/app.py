@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cde_serving.routes.decisions import Decisions
 from cde_serving.routes.docs import Docs
+from cde_serving.routes.follow_ups import FollowUpRoutes
 from cde_serving.routes.probes import Probes
 from cde_serving.routes.responses import json_response
 from cde_serving.routes.score import SCORE, Score
@@ -28,6 +29,7 @@ def create_app(scorer: Scorer) -> ASGIApp:
     routes: list[BaseRoute] = [
         Route(SCORE, Score(scorer), methods=["POST"]),
         *Decisions(scorer).routes,
+        *FollowUpRoutes(scorer, scorer.follow_ups).routes,
         *Probes(scorer).routes,
         *Docs(scorer).routes,
     ]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from pydantic import BaseModel, ValidationError
 
 MOST_PROBLEMS = 50
@@ -52,6 +53,14 @@ def parse_application(model: type[BaseModel], body: bytes) -> Any:
         return model.model_validate_json(body)
     except ValidationError as error:
         raise InvalidApplicationError(_problems(error)) from None
+
+
+def canonical(body: bytes) -> bytes:
+    """A JSON body without the freedom of spaces and order; another body as it is."""
+    try:
+        return msgspec.json.encode(msgspec.json.decode(body), order="sorted")
+    except (ValueError, RecursionError):
+        return body
 
 
 def _problems(error: ValidationError) -> list[Problem]:

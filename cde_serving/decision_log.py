@@ -9,6 +9,7 @@ from sqlalchemy.engine import Engine
 from cde_domain.clock import Clock, utc_now
 from cde_serving.records.checkpoints import CheckpointFile
 from cde_serving.records.database import LogUnavailableError, open_engines
+from cde_serving.records.follow_ups import FollowUp, FollowUpStore
 from cde_serving.records.record import DEFAULT_TENANT, ErasedError, Event, Record
 from cde_serving.records.schema import vault
 from cde_serving.records.store import RecordStore
@@ -55,6 +56,7 @@ class DecisionLog:
         self._write_engine, self.read_engine = open_engines(url)
         _claim(self._write_engine, master)
         self.store = RecordStore(self.read_engine, master)
+        self.follow_ups = FollowUpStore(self.read_engine, master)
         self.writer = Writer(self._write_engine, master, checkpoints, clock, queue_limit)
 
     @classmethod
@@ -103,6 +105,21 @@ class DecisionLog:
     async def note(self, event: Event) -> None:
         """Record an event, as `record` does a decision."""
         await self.writer.write(event)
+
+    async def follow_up(self, entry: FollowUp) -> bytes:
+        """
+        Record a review or an outcome; returns the answer to give once it is committed, as `record` does.
+
+        Raises:
+            UnknownDecisionError: the tenant has no such decision.
+            LogBusyError, LogUnavailableError, KeyInProgressError, KeyReusedError, ErasedError: as `record`.
+        """
+        if await self.writer.write(entry) is None:
+            return entry.answer
+        known = await asyncio.to_thread(self.follow_ups.find, entry.idempotency_key or "", entry.tenant)
+        if known is None or known[1] != entry.fingerprint:
+            raise KeyReusedError
+        return known[0]
 
     def get(self, record_id: str, tenant: str = DEFAULT_TENANT) -> Record | None:
         """A decision, as `RecordStore.get` gives it."""

@@ -6,19 +6,16 @@ import msgspec
 
 from cde_domain.clock import Clock, utc_now
 from cde_serving.answers import answer_to
-from cde_serving.applications import InvalidApplicationError, parse_application
+from cde_serving.applications import InvalidApplicationError, canonical, parse_application
 from cde_serving.decision_log import DecisionLog, KeyReusedError, Record
-from cde_serving.follower import ReleaseFollower
+from cde_serving.follow_ups import FollowUps
+from cde_serving.follower import NothingPromotedError, ReleaseFollower
 from cde_serving.metrics import Metrics
 from cde_serving.records.names import iso, record_id_at
 from cde_serving.records.record import DEFAULT_TENANT, Payload
 from cde_serving.records.versions import VersionsOf
 
 _encode = msgspec.json.Encoder().encode
-
-
-class NothingPromotedError(RuntimeError):
-    """There is no bundle to decide with yet."""
 
 
 class Scorer:
@@ -31,6 +28,7 @@ class Scorer:
         self.log = log
         self.metrics = metrics
         self.promote = promote  # the command that gets a first model promoted
+        self.follow_ups = FollowUps(releases, log, clock)
         self._clock = clock
         self._versions = VersionsOf()
 
@@ -48,7 +46,7 @@ class Scorer:
         """
         if idempotency_key is None:
             return await self._decide(body, None, tenant)
-        request = (idempotency_key, self.log.fingerprint(_canonical(body), tenant))
+        request = (idempotency_key, self.log.fingerprint(canonical(body), tenant))
         try:
             return await self._decide(body, request, tenant)
         except (NothingPromotedError, InvalidApplicationError):
@@ -105,11 +103,3 @@ class Scorer:
 def nothing_promoted(scorer: Scorer) -> dict[str, str]:
     """What a service answers before the first promotion."""
     return {"status": "nothing promoted yet", "run": scorer.promote}
-
-
-def _canonical(body: bytes) -> bytes:
-    """A JSON body without the freedom of spaces and order; another body as it is."""
-    try:
-        return msgspec.json.encode(msgspec.json.decode(body), order="sorted")
-    except (ValueError, RecursionError):
-        return body

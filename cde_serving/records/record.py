@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-Kind = Literal["decision", "restriction", "erasure"]
+Kind = Literal["decision", "restriction", "erasure", "review", "outcome"]
 
 DEFAULT_TENANT = "default"
 

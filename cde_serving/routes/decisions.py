@@ -18,7 +18,12 @@ DECISION = DECISIONS + "/{decision_id}"
 
 _DECISION_ID = re.compile(r"[0-9a-f]{32}")
 
-_NO_DECISION = {"detail": "There is no such decision"}
+NO_DECISION = {"detail": "There is no such decision"}
+
+
+def is_decision_id(text: str) -> bool:
+    """Whether a text can be the id of a decision."""
+    return _DECISION_ID.fullmatch(text) is not None
 
 
 class Decisions:
@@ -30,8 +35,8 @@ class Decisions:
 
     async def _by_id(self, request: Request) -> Response:
         decision_id = request.path_params["decision_id"]
-        if not _DECISION_ID.fullmatch(decision_id):
-            return json_response(404, _NO_DECISION)
+        if not is_decision_id(decision_id):
+            return json_response(404, NO_DECISION)
         return await self._recorded(self._scorer.log.get, decision_id)
 
     async def _by_key(self, request: Request) -> Response:
@@ -45,4 +50,4 @@ class Decisions:
             record = await asyncio.to_thread(find, name)
         except (KeyInProgressError, ErasedError) as error:
             return no_answer(error)
-        return raw_response(200, record.payload.answer) if record else json_response(404, _NO_DECISION)
+        return raw_response(200, record.payload.answer) if record else json_response(404, NO_DECISION)

@@ -8,6 +8,11 @@ from cde_serving.decision_log import ErasedError, KeyInProgressError
 from cde_serving.routes.responses import json_response
 
 BAD_KEY = {"detail": "Idempotency-Key must be 1 to 255 visible ASCII characters"}
+KEY_REUSED = {
+    "field": "Idempotency-Key",
+    "message": "Key was used for another request",
+    "type": "idempotency_key_reused",
+}
 
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 

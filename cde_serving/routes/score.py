@@ -1,28 +1,15 @@
 """`POST /api/v1/credit/score`: one application in, one recorded decision out."""
 
-import re
-from dataclasses import asdict
-
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from cde_serving.applications import InvalidApplicationError
-from cde_serving.decision_log import ErasedError, KeyInProgressError, KeyReusedError, LogBusyError, LogUnavailableError
 from cde_serving.openapi import MAX_BODY
-from cde_serving.routes.idempotency import BAD_KEY, is_key, no_answer
-from cde_serving.routes.responses import json_response, raw_response, read_body
-from cde_serving.scorer import NothingPromotedError, Scorer, nothing_promoted
+from cde_serving.routes.idempotency import BAD_KEY, is_key
+from cde_serving.routes.refusals import REFUSALS, refusal
+from cde_serving.routes.responses import is_json, json_response, raw_response, read_body
+from cde_serving.scorer import Scorer
 
 SCORE = "/api/v1/credit/score"
-
-_JSON_TYPE = re.compile(r"application/(?:json|[\w.\-]+\+json)\s*(?:;.*)?", re.IGNORECASE | re.DOTALL)
-
-_NOT_RECORDED = {"detail": "The decision could not be recorded, so it is not given"}
-_KEY_REUSED = {
-    "field": "Idempotency-Key",
-    "message": "Key was used for another request",
-    "type": "idempotency_key_reused",
-}
 
 
 class Score:
@@ -38,7 +25,7 @@ class Score:
 
     async def _answer(self, scope: Scope, receive: Receive) -> Response:
         headers = dict(scope["headers"])
-        if not _JSON_TYPE.fullmatch(headers.get(b"content-type", b"").decode("latin-1")):
+        if not is_json(headers.get(b"content-type", b"").decode("latin-1")):
             return json_response(415, {"detail": "Send the application as application/json"})
         key = headers.get(b"idempotency-key")
         if key is not None and not is_key(key.decode("latin-1")):
@@ -51,15 +38,5 @@ class Score:
     async def _decided(self, body: bytes, key: str | None) -> Response:
         try:
             return raw_response(200, await self._scorer.score(body, idempotency_key=key))
-        except InvalidApplicationError as error:
-            return json_response(422, {"detail": [asdict(problem) for problem in error.problems]})
-        except NothingPromotedError:
-            return json_response(503, nothing_promoted(self._scorer))
-        except LogBusyError:
-            return json_response(503, {"detail": "Too many decisions wait to be recorded"}, {"retry-after": "1"})
-        except LogUnavailableError:
-            return json_response(503, _NOT_RECORDED, {"retry-after": "5"})
-        except KeyReusedError:
-            return json_response(422, {"detail": [_KEY_REUSED]})
-        except (KeyInProgressError, ErasedError) as error:
-            return no_answer(error)
+        except REFUSALS as error:
+            return refusal(error, self._scorer)
