@@ -13,8 +13,10 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cde_serving.routes.batch import Batch
 from cde_serving.routes.decisions import Decisions
 from cde_serving.routes.docs import Docs
+from cde_serving.routes.explanations import Explanations
 from cde_serving.routes.follow_ups import FollowUpRoutes
 from cde_serving.routes.probes import Probes
 from cde_serving.routes.responses import json_response
@@ -28,7 +30,9 @@ def create_app(scorer: Scorer) -> ASGIApp:
     """The ASGI app over a scorer; whoever opened the scorer closes it."""
     routes: list[BaseRoute] = [
         Route(SCORE, Score(scorer), methods=["POST"]),
+        *Batch(scorer).routes,
         *Decisions(scorer).routes,
+        *Explanations(scorer).routes,
         *FollowUpRoutes(scorer, scorer.follow_ups).routes,
         *Probes(scorer).routes,
         *Docs(scorer).routes,

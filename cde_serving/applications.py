@@ -81,21 +81,22 @@ def _name(location: tuple[int | str, ...]) -> str:
 
 def _refuse_duplicate_keys(body: bytes) -> None:
     """Two readers of `{"income": 1, "income": 9}` may see two applications; pydantic takes the last."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        record = dict(pairs)
-        if len(record) < len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise InvalidApplicationError([Problem(_name((twice,)), "Field is given twice", "duplicate_key")])
-        return record
-
     try:
-        json.loads(body, object_pairs_hook=unique)
+        json.loads(body, object_pairs_hook=unique_keys)
     except InvalidApplicationError:
         raise
     except (ValueError, RecursionError):
         pass  # the model says better what is wrong
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of `json.loads`, if no field is given twice."""
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidApplicationError([Problem(_name((twice,)), "Field is given twice", "duplicate_key")])
+    return record
 
 
 def _refuse_forbidden_characters(body: bytes) -> None:

@@ -9,6 +9,7 @@ from cde_domain.release import Bundle
 from cde_serving.answers import Answer
 
 MAX_BODY = 64 * 1024
+MAX_BATCH_BODY = 8 * 1024 * 1024
 VERSION = "3.0.3"  # the newest that the bundled Swagger UI renders
 
 _REFERENCE = "#/components/schemas/{}"

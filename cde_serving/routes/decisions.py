@@ -9,7 +9,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from cde_serving.decision_log import ErasedError, KeyInProgressError, Record
-from cde_serving.routes.idempotency import BAD_KEY, is_key, no_answer
+from cde_serving.idempotency import is_key
+from cde_serving.routes.idempotency import BAD_KEY, no_answer
 from cde_serving.routes.responses import json_response, raw_response
 from cde_serving.scorer import Scorer
 

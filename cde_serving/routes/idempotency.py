@@ -1,7 +1,5 @@
 """Idempotency keys, and the answers about decisions that cannot be read back."""
 
-import re
-
 from starlette.responses import Response
 
 from cde_serving.decision_log import ErasedError, KeyInProgressError
@@ -13,13 +11,6 @@ KEY_REUSED = {
     "message": "Key was used for another request",
     "type": "idempotency_key_reused",
 }
-
-_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
-
-
-def is_key(key: str) -> bool:
-    """Whether a header's value can be an idempotency key."""
-    return _IDEMPOTENCY_KEY.fullmatch(key) is not None
 
 
 def no_answer(error: KeyInProgressError | ErasedError) -> Response:

@@ -7,17 +7,21 @@ from starlette.responses import Response
 
 from cde_serving.applications import InvalidApplicationError
 from cde_serving.decision_log import ErasedError, KeyInProgressError, KeyReusedError, LogBusyError, LogUnavailableError
+from cde_serving.explanations import ExplainerBusyError
 from cde_serving.follower import NothingPromotedError
+from cde_serving.idempotency import BadKeyError
 from cde_serving.records.follow_ups import UnknownDecisionError
 from cde_serving.routes.decisions import NO_DECISION
-from cde_serving.routes.idempotency import KEY_REUSED
+from cde_serving.routes.idempotency import BAD_KEY, KEY_REUSED
 from cde_serving.routes.responses import json_response
 from cde_serving.scorer import Scorer, nothing_promoted
 
 REFUSALS = (
     InvalidApplicationError,
     UnknownDecisionError,
+    BadKeyError,
     NothingPromotedError,
+    ExplainerBusyError,
     LogBusyError,
     LogUnavailableError,
     KeyReusedError,
@@ -41,12 +45,16 @@ def told(error: Exception, scorer: Scorer) -> tuple[int, dict[str, Any], str | N
             return 422, {"detail": [KEY_REUSED]}, None
         case UnknownDecisionError():
             return 404, NO_DECISION, None
+        case BadKeyError():
+            return 400, BAD_KEY, None
         case KeyInProgressError():
             return 409, {"detail": "A request with this Idempotency-Key is being answered"}, "1"
         case ErasedError():
             return 410, {"detail": str(error)}, None
         case NothingPromotedError():
             return 503, nothing_promoted(scorer), None
+        case ExplainerBusyError():
+            return 503, {"detail": "Too many explanations wait: ask again, or without `explain`"}, "1"
         case LogBusyError():
             return 503, {"detail": "Too many decisions wait to be recorded"}, "1"
         case _:

@@ -1,13 +1,20 @@
 """`POST /api/v1/credit/score`: one application in, one recorded decision out."""
 
+from urllib.parse import parse_qsl
+
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from cde_serving.explanations import Explain
+from cde_serving.idempotency import is_key
 from cde_serving.openapi import MAX_BODY
-from cde_serving.routes.idempotency import BAD_KEY, is_key
+from cde_serving.routes.idempotency import BAD_KEY
 from cde_serving.routes.refusals import REFUSALS, refusal
 from cde_serving.routes.responses import is_json, json_response, raw_response, read_body
 from cde_serving.scorer import Scorer
+
+EXPLAINED = {kind.value: kind for kind in (Explain.FULL, Explain.COUNTERFACTUAL)}
+BAD_EXPLAIN = {"field": "explain", "message": f"Value is none of {', '.join(EXPLAINED)}", "type": "enum"}
 
 SCORE = "/api/v1/credit/score"
 
@@ -30,13 +37,20 @@ class Score:
         key = headers.get(b"idempotency-key")
         if key is not None and not is_key(key.decode("latin-1")):
             return json_response(400, BAD_KEY)
+        explain = _explain(scope["query_string"]) if scope["query_string"] else Explain.PLAIN
+        if explain is None:
+            return json_response(422, {"detail": [BAD_EXPLAIN]})
         body = await read_body(receive, headers.get(b"content-length", b"0"), MAX_BODY)
         if body is None:
             return json_response(413, {"detail": f"An application has at most {MAX_BODY} bytes"})
-        return await self._decided(body, key.decode() if key else None)
-
-    async def _decided(self, body: bytes, key: str | None) -> Response:
         try:
-            return raw_response(200, await self._scorer.score(body, idempotency_key=key))
+            known_by = key.decode() if key else None
+            return raw_response(200, await self._scorer.score(body, idempotency_key=known_by, explain=explain))
         except REFUSALS as error:
             return refusal(error, self._scorer)
+
+
+def _explain(query: bytes) -> Explain | None:
+    """What a query string asks for, None if it is nothing that can be explained."""
+    asked = [value for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True) if name == "explain"]
+    return EXPLAINED.get(asked[0]) if len(asked) == 1 else (None if asked else Explain.PLAIN)
