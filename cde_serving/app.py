@@ -18,6 +18,7 @@ from cde_serving.routes.decisions import Decisions
 from cde_serving.routes.docs import Docs
 from cde_serving.routes.explanations import Explanations
 from cde_serving.routes.follow_ups import FollowUpRoutes
+from cde_serving.routes.notices import Notices
 from cde_serving.routes.probes import Probes
 from cde_serving.routes.responses import json_response
 from cde_serving.routes.score import SCORE, Score
@@ -34,6 +35,7 @@ def create_app(scorer: Scorer) -> ASGIApp:
         *Decisions(scorer).routes,
         *Explanations(scorer).routes,
         *FollowUpRoutes(scorer, scorer.follow_ups).routes,
+        *Notices(scorer).routes,
         *Probes(scorer).routes,
         *Docs(scorer).routes,
     ]
