@@ -15,13 +15,12 @@ from cde_serving.answers import answer_to
 from cde_serving.applications import InvalidApplicationError, Problem, parse_application, unique_keys
 from cde_serving.decision_log import LogBusyError
 from cde_serving.idempotency import BadKeyError, is_key
-from cde_serving.openapi import MAX_BODY
+from cde_serving.limits import MAX_BODY, MOST_APPLICATIONS
 from cde_serving.records.names import record_id_at
 from cde_serving.records.record import DEFAULT_TENANT
 from cde_serving.records.writer import LARGEST_COMMIT
 from cde_serving.scorer import KeyedRequest, Scorer
 
-MOST_APPLICATIONS = 1000
 MOST_BATCHES = 8
 AT_ONCE = 16  # applications that are parsed, or decided, before other requests have their turn
 KEY = "idempotency_key"

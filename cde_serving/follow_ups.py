@@ -46,7 +46,8 @@ class ReviewBody(StrictRecord):
 @cache
 def outcome_body(good: Any, bad: Any) -> type[BaseModel]:
     """The model of an outcome: `repaid` or `defaulted`, or the portfolio's own value for the one or the other."""
-    values: Any = Literal["repaid", "defaulted", good, bad]
+    own = [value for value in (good, bad) if isinstance(value, str | int)]  # what JSON and an enumeration can hold
+    values: Any = Literal["repaid", "defaulted", *own]
     fields: dict[str, Any] = {
         "outcome": (values, ...),
         "date": (datetime.date, Field(description="Since when it is known")),

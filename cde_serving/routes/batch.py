@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from cde_serving.batch import BatchScorer
 from cde_serving.idempotency import is_key
-from cde_serving.openapi import MAX_BATCH_BODY
+from cde_serving.limits import MAX_BATCH_BODY
 from cde_serving.routes.idempotency import BAD_KEY
 from cde_serving.routes.refusals import REFUSALS, refusal, told
 from cde_serving.routes.responses import is_json, json_response, read_body

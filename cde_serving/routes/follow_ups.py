@@ -10,7 +10,7 @@ from starlette.routing import Route
 from cde_serving.decision_log import ErasedError
 from cde_serving.follow_ups import FollowUps, history
 from cde_serving.idempotency import is_key
-from cde_serving.openapi import MAX_BODY
+from cde_serving.limits import MAX_BODY
 from cde_serving.routes.decisions import DECISION, NO_DECISION, is_decision_id
 from cde_serving.routes.idempotency import BAD_KEY, no_answer
 from cde_serving.routes.refusals import REFUSALS, refusal

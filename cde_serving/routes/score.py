@@ -7,7 +7,7 @@ from starlette.types import Receive, Scope, Send
 
 from cde_serving.explanations import Explain
 from cde_serving.idempotency import is_key
-from cde_serving.openapi import MAX_BODY
+from cde_serving.limits import MAX_BODY
 from cde_serving.routes.idempotency import BAD_KEY
 from cde_serving.routes.refusals import REFUSALS, refusal
 from cde_serving.routes.responses import is_json, json_response, raw_response, read_body

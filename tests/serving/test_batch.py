@@ -9,7 +9,7 @@ import pytest
 
 from cde_serving import batch as batches
 from cde_serving.decision_log import LogUnavailableError
-from cde_serving.openapi import MAX_BATCH_BODY
+from cde_serving.limits import MAX_BATCH_BODY
 from tests.serving.helpers import SCORE, Desk, Releases
 
 BATCH = "/api/v1/credit/score/batch"

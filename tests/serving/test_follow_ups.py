@@ -1,6 +1,7 @@
 """Reviews and outcomes: what a person decided and what became of the loan, chained to the decision."""
 
 import asyncio
+import json
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
+from cde_domain.portfolio import load_portfolio, shipped_portfolios
 from cde_serving.decision_log import DecisionLog, ErasedError, KeyReusedError
+from cde_serving.follow_ups import outcome_body
 from cde_serving.records.chain import record_hash
 from cde_serving.records.erasure import Eraser
 from cde_serving.records.follow_ups import FollowUp, LoanResult, Reason, Review, UnknownDecisionError, encode
@@ -259,3 +262,12 @@ def test_what_is_unknown_is_404_and_what_is_erased_410(desk: Desk):
 
     assert 410 == follow(desk, decision_id, "review", REJECTION).status_code
     assert 410 == desk.client.get(f"{DECISIONS}/{decision_id}/history").status_code
+
+
+@pytest.mark.parametrize("name", shipped_portfolios())
+def test_every_shipped_portfolios_words_for_an_outcome_are_understood(name: str):
+    label = load_portfolio(name).outcome
+
+    for outcome in ("repaid", "defaulted", label.good, label.bad):
+        body = json.dumps({"outcome": outcome, "date": "2026-03-01"})
+        assert outcome == outcome_body(label.good, label.bad).model_validate_json(body).outcome

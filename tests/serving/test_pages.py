@@ -226,3 +226,12 @@ class TestDocumentation:
 def test_an_unknown_path_is_not_found(desk: Desk, path: str) -> None:
     """404 in JSON."""
     assert 404 == desk.client.get(path).status_code
+
+
+def test_every_route_of_the_service_is_documented(desk: Desk) -> None:
+    """Nobody has to read the code to find a route."""
+    documented = set(desk.client.get("/openapi.json").json()["paths"])
+    app: Any = desk.client.app
+
+    served = {route.path for route in app._routes if route.path.startswith("/api/")}
+    assert served == {path for path in documented if path.startswith("/api/")}
