@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-Kind = Literal["decision", "restriction", "erasure", "key_created", "key_revoked"]
+Kind = Literal["decision", "restriction", "erasure", "review", "outcome", "key_created", "key_revoked"]
 
 DEFAULT_TENANT = "default"
 

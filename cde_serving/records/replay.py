@@ -1,6 +1,6 @@
 """Replaying the decision log: does the bundle that decided still decide the same?"""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -67,7 +67,7 @@ class Replayer:
         differences = []
         same_code = self._versions(bundle).code == record.versions.code
         try:
-            matrix = matrix_of(bundle.portfolio.features, record)
+            matrix = matrix_of(bundle.portfolio.features, record.payload.features)
             differences += _differences(record, bundle.engine.decide_features(matrix), "features")
             if same_code:
                 application = bundle.portfolio.application.model_validate_json(record.payload.request)
@@ -91,11 +91,11 @@ class Replayer:
         return self._loaded[digest]
 
 
-def matrix_of(features: tuple[Feature, ...], record: Record) -> NDArray[np.float64]:
-    """The recorded features as the model took them, float64 of shape (1, features)."""
+def matrix_of(features: tuple[Feature, ...], recorded: Mapping[str, float | str | None]) -> NDArray[np.float64]:
+    """Recorded features as the model took them, float64 of shape (1, features)."""
     values: list[float] = []
     for feature in features:
-        value: Any = record.payload.features[feature.name]
+        value: Any = recorded[feature.name]
         if value is None:
             values.append(np.nan)
         else:
