@@ -1,18 +1,16 @@
 """The HTTP surface of the scoring service, as one ASGI app: its paths and status codes are the contract."""
 
-import time
-import traceback
 from collections.abc import Mapping
 from typing import Any
 
-import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Scope
 
+from cde_serving.observed import AccessLog, Observed
 from cde_serving.routes.decisions import Decisions
 from cde_serving.routes.docs import Docs
 from cde_serving.routes.probes import Probes
@@ -20,10 +18,8 @@ from cde_serving.routes.responses import json_response
 from cde_serving.routes.score import SCORE, Score
 from cde_serving.scorer import Scorer
 
-log = structlog.get_logger()
 
-
-def create_app(scorer: Scorer) -> ASGIApp:
+def create_app(scorer: Scorer, access_log: AccessLog = "problems") -> ASGIApp:
     """The ASGI app over a scorer; whoever opened the scorer closes it."""
     routes: list[BaseRoute] = [
         Route(SCORE, Score(scorer), methods=["POST"]),
@@ -32,51 +28,17 @@ def create_app(scorer: Scorer) -> ASGIApp:
         *Docs(scorer).routes,
     ]
     handlers: Mapping[Any, Any] = {HTTPException: _http_error, Exception: _internal_error}
-    return _Observed(Starlette(routes=routes, exception_handlers=handlers), routes, scorer)
+    app = Starlette(routes=routes, exception_handlers=handlers)
 
-
-class _Observed:
-    """Counts and times every request, and is where an unexpected exception, already answered with 500, ends."""
-
-    def __init__(self, app: ASGIApp, routes: list[BaseRoute], scorer: Scorer) -> None:
-        self._app = app
-        self._routes = routes
-        self._metrics = scorer.metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        started = time.perf_counter()
-        route = self._route(scope)  # now: a mounted app changes the scope
-        status = 0  # until an answer begins; it never does (499) if the client leaves or the time limit passes
-
-        async def observed_send(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self._app(scope, receive, observed_send)
-        except Exception as error:
-            # Neither the message nor local variables are logged: both may hold an applicant's values.
-            frames = traceback.extract_tb(error.__traceback__)[-5:]
-            log.error(
-                "request failed",
-                error=type(error).__name__,
-                at=[f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
-            )
-        finally:
-            self._metrics.answered(route, status or 499, time.perf_counter() - started)
-
-    def _route(self, scope: Scope) -> str:
+    def route_of(scope: Scope) -> str:
         if scope["path"] == SCORE:
             return SCORE
-        for route in self._routes:
+        for route in routes:
             if route.matches(scope)[0] is not Match.NONE:
                 return str(getattr(route, "path", "other"))
         return "other"
+
+    return Observed(app, route_of, scorer.metrics, access_log)
 
 
 async def _http_error(_: Request, error: Exception) -> Response:

@@ -30,6 +30,7 @@ class Scorer:
         self.releases = releases
         self.log = log
         self.metrics = metrics
+        metrics.watch(log, releases)
         self.promote = promote  # the command that gets a first model promoted
         self._clock = clock
         self._versions = VersionsOf()
@@ -58,6 +59,7 @@ class Scorer:
                 raise
             if known.fingerprint != request[1]:
                 raise KeyReusedError from None
+            self.metrics.replayed()
             return known.payload.answer
 
     async def _decide(self, body: bytes, request: tuple[str, str] | None, tenant: str) -> bytes:
@@ -93,7 +95,9 @@ class Scorer:
             )
         )
         if recorded is payload.answer:
-            self.metrics.decided(decision)
+            self.metrics.decided(decision, bundle, answer.variant)
+        else:
+            self.metrics.replayed()
         return recorded
 
     def close(self) -> None:

@@ -26,6 +26,7 @@ class Settings(BaseSettings):
     mlflow_tracking_uri: str | None = None
     decision_log_url: str | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    access_log: Literal["problems", "all", "off"] = "problems"
     signing_key: Path | None = None
     verify_key: Path | None = None
     approver_keys: Path | None = None
