@@ -45,7 +45,7 @@ def parse_application(model: type[BaseModel], body: bytes) -> Any:
     Raises:
         InvalidApplicationError: broken JSON, a duplicate key, a forbidden character, or whatever the model refuses.
     """
-    _refuse_duplicate_keys(body)
+    refuse_duplicate_keys(body)
     if _SUSPICIOUS.search(body):
         _refuse_forbidden_characters(body)
     try:
@@ -70,8 +70,13 @@ def _name(location: tuple[int | str, ...]) -> str:
     return name if len(name) <= LONGEST_NAME and _PLAIN_NAME.fullmatch(name) else "(unprintable)"
 
 
-def _refuse_duplicate_keys(body: bytes) -> None:
-    """Two readers of `{"income": 1, "income": 9}` may see two applications; pydantic takes the last."""
+def refuse_duplicate_keys(body: bytes) -> None:
+    """
+    Two readers of `{"income": 1, "income": 9}` may see two applications; pydantic takes the last.
+
+    Raises:
+        InvalidApplicationError: a field is given twice.
+    """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         record = dict(pairs)

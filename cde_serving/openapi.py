@@ -7,6 +7,7 @@ import msgspec
 
 from cde_domain.release import Bundle
 from cde_serving.answers import Answer
+from cde_serving.protected import schema_of
 
 MAX_BODY = 64 * 1024
 VERSION = "3.0.3"  # the newest that the bundled Swagger UI renders
@@ -142,6 +143,7 @@ def _application(bundle: Bundle | None) -> tuple[dict[str, Any], dict[str, Any]]
     schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
     parts = schema.pop("$defs", {})
     schemas = {name: _to_3_0(part) for name, part in {**parts, model.__name__: schema}.items()}
+    schemas[model.__name__]["properties"] |= schema_of(bundle.portfolio)
     return _named(model.__name__), schemas
 
 

@@ -10,6 +10,7 @@ from cde_serving.applications import InvalidApplicationError, parse_application
 from cde_serving.decision_log import DecisionLog, KeyReusedError, Record
 from cde_serving.follower import ReleaseFollower
 from cde_serving.metrics import Metrics
+from cde_serving.protected import explained, set_apart
 from cde_serving.records.names import iso, record_id_at
 from cde_serving.records.record import DEFAULT_TENANT, Payload
 from cde_serving.records.versions import VersionsOf
@@ -66,7 +67,11 @@ class Scorer:
         bundle = self.releases.serving
         if bundle is None:
             raise NothingPromotedError
-        application = parse_application(bundle.portfolio.application, body)
+        try:
+            decided_on, protected = set_apart(bundle.portfolio, body)
+            application = parse_application(bundle.portfolio.application, decided_on)
+        except InvalidApplicationError as error:
+            raise explained(bundle.portfolio, error) from None
         applied_at = self._clock()
         decision = bundle.engine.decide(application, applied_at.date())
         answer = answer_to(application.customer_id, record_id_at(applied_at), applied_at, decision, bundle)
@@ -92,6 +97,7 @@ class Scorer:
                 versions=self._versions(bundle),
                 idempotency_key=idempotency_key,
                 fingerprint=fingerprint,
+                protected=protected,
             )
         )
         if recorded is payload.answer:

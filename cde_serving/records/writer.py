@@ -6,8 +6,9 @@ import queue
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 import structlog
@@ -17,12 +18,12 @@ from cde_domain.clock import Clock
 from cde_serving.records.checkpoints import CheckpointFile
 from cde_serving.records.database import LogUnavailableError
 from cde_serving.records.erasure import carry_out
-from cde_serving.records.names import iso
+from cde_serving.records.names import iso, record_id_at
 from cde_serving.records.record import Event, Record
-from cde_serving.records.rows import Head, chained, decision_row, event_row, keys_of
+from cde_serving.records.rows import Head, chained, decision_row, event_row, keys_of, protected_row
 from cde_serving.records.schema import vault
 from cde_serving.records.statements import Statements
-from cde_serving.records.vault import MasterKey
+from cde_serving.records.vault import CustomerKey, MasterKey
 
 LARGEST_COMMIT = 256
 CHECKPOINT_RECORDS = 1000
@@ -254,16 +255,22 @@ class Writer:
                 carry_out(connection, waiting.entry)
         customers = {waiting.customer for waiting in fresh if isinstance(waiting.entry, Record)}
         keys = keys_of(connection, self._statements, self._master, customers, now)
-        rows = [
-            decision_row(waiting.entry, waiting.customer, waiting.idempotency, keys[waiting.customer], now)
-            if isinstance(waiting.entry, Record)
-            else event_row(waiting.entry, now)
-            for waiting in fresh
-        ]
+        rows = [row for waiting in fresh for row in self._rows(waiting, keys, now)]
         head = chained(self._head, rows)
         if rows:
             self._statements.insert(connection, rows)
         return head, results
+
+    def _rows(self, waiting: _Waiting, keys: dict[str, CustomerKey], now: str) -> Iterator[dict[str, Any]]:
+        entry = waiting.entry
+        if isinstance(entry, Event):
+            yield event_row(entry, now)
+            return
+        key = keys[waiting.customer]
+        row = decision_row(entry, waiting.customer, waiting.idempotency, key, now)
+        yield row
+        if entry.protected:
+            yield protected_row(entry, row, record_id_at(self._clock()), key)
 
     def _recorded_earlier(self, connection: Connection, batch: list[_Waiting]) -> dict[str | None, Earlier]:
         tokens = [waiting.idempotency for waiting in batch if waiting.idempotency is not None]
