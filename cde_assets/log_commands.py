@@ -1,15 +1,16 @@
 """What `cde verify-log`, `cde replay` and `cde erase` do; each returns its exit status."""
 
-import asyncio
 import getpass
 from collections import Counter
 from pathlib import Path
 
 import typer
 
+from cde_assets.erasing import Erasing
+from cde_domain.portfolio import load_portfolio
 from cde_serving.decision_log import DecisionLog, LogUnavailableError
 from cde_serving.records.database import open_reader
-from cde_serving.records.erasure import Eraser, UnknownCustomerError
+from cde_serving.records.erasure import UnknownCustomerError
 from cde_serving.records.replay import Replayer
 from cde_serving.records.store import RecordStore
 from cde_serving.records.vault import MasterKey, VaultError
@@ -85,15 +86,18 @@ def erase(settings: Settings, customer: str | None, *, now: bool, due: bool) -> 
         typer.echo(f"Not erased: {error}")
         return 1
     by = f"person:{getpass.getuser()}"
-    eraser = Eraser(log, name, retention_days=settings.retention_days, by=by)
+    erasing = Erasing(log, settings, load_portfolio(settings.portfolio), by=by)
     try:
         if due:
-            typer.echo(f"Shredded the data of {asyncio.run(eraser.shred_due()):,} customers whose retention has ended")
+            shredded, lost = erasing.erase_due()
+            typer.echo(f"Shredded the data of {shredded:,} customers whose retention has ended")
+            typer.echo(f"{lost:,} rows of erased customers were dropped from tables")
         if customer is not None:
-            done = asyncio.run(eraser.erase(customer, at_once=now))
+            done, lost = erasing.erase(customer, at_once=now)
+            typer.echo(f"{lost:,} rows of the customer were dropped from tables")
             if done.erase_after:
                 typer.echo(f"Restricted at once; the law keeps the decisions until {done.erase_after[:10]}.")
-                typer.echo("Shred what is due with `cde erase --due`, once a day.")
+                typer.echo("The schedule erase_due shreds what is due, as does `cde erase --due`.")
             else:
                 typer.echo("Erased: the customer's key is shredded and nothing recorded of them can be read.")
     except (UnknownCustomerError, LogUnavailableError) as error:

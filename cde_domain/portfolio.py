@@ -182,6 +182,21 @@ class DeclinedAlternative:
 
 
 @dataclass(frozen=True)
+class Retention:
+    """
+    How many days the law makes the lender keep what it knows of a customer after the last decision, and which law.
+
+    Until then the data of a customer who asks for erasure is restricted, and after it the customer's key is shredded.
+
+    The default, five years, is that of India's rules on knowing one's customer; 12 CFR 1002.12(b) asks for 25 months.
+    Ask counsel.
+    """
+
+    days: int = 1827
+    reason: str = "Five years: Prevention of Money Laundering Act 2002, section 12, and the RBI KYC Directions"
+
+
+@dataclass(frozen=True)
 class Creditor:
     """Who signs the notices."""
 
@@ -236,7 +251,7 @@ class Portfolio:
     `boosting` overrides XGBoost's hyperparameters; `tuning_budget` is how many settings of each kind of trees (at most
     three) are compared on the folds. `alternatives` is how many candidates the search for less discriminatory models
     tries, 20 or more. From `intended_use` on, it is what the model card says in the lender's own words;
-    without an `inventory` entry the rule that asks for one stays open.
+    without an `inventory` entry the rule that asks for one stays open. `retention` says how long decisions are kept.
     """
 
     name: str
@@ -267,6 +282,7 @@ class Portfolio:
     recommendations: tuple[str, ...] = RECOMMENDATIONS
     references: tuple[str, ...] = ()
     inventory: Inventory | None = None
+    retention: Retention = Retention()
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
@@ -288,6 +304,8 @@ class Portfolio:
         for tolerance in ("alternative_auc_tolerance", "alternative_min_gain"):
             if not 0 < getattr(self.thresholds, tolerance) < 1:
                 raise PortfolioError(f"portfolio {self.name}: {tolerance} must lie between 0 and 1")
+        if self.retention.days < 0 or len(self.retention.reason) < 10:
+            raise PortfolioError(f"portfolio {self.name}: retention needs days, none below 0, and the duty as reason")
         fields = columns_of(self.application)  # a field of a kind that cannot be served is refused here, by name
         _check_monitoring(self.name, self.protected, {part for column in fields for part in column.path})
 

@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     master_key: Path | None = None
     log_key: Path | None = None
     log_checkpoints: Path | None = None
-    retention_days: NonNegativeInt = 1827
+    retention_days: NonNegativeInt | None = None
 
     @field_validator("home", "signing_key", "verify_key", "approver_keys", "master_key", "log_key", "log_checkpoints")
     @classmethod
