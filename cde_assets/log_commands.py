@@ -1,4 +1,4 @@
-"""What `cde verify-log`, `cde replay` and `cde erase` do; each returns its exit status."""
+"""What `cde verify-log`, `replay`, `erase` and `measure-operation` do; each returns its exit status."""
 
 import getpass
 from collections import Counter
@@ -17,6 +17,7 @@ from cde_serving.records.vault import MasterKey, VaultError
 from cde_serving.records.verify import verify_log
 from cde_serving.releases import BUNDLES
 from cde_serving.settings import Settings
+from cde_serving.signed_log import SignedLogError
 from cde_serving.signing import SignatureError, TrustedKeys
 
 SHOWN = 20
@@ -106,3 +107,27 @@ def erase(settings: Settings, customer: str | None, *, now: bool, due: bool) -> 
     finally:
         log.close()
     return 0
+
+
+def measure_operation(settings: Settings, sample: int) -> int:
+    """Measure the running service, and say which rules of operation hold, fail or are open."""
+    from cde_assets.measuring import NothingToMeasureError, measure
+
+    page = f"http://{settings.host}:{settings.port}/metrics"
+    try:
+        found = measure(settings, load_portfolio(settings.portfolio), sample=sample, metrics_url=page)
+    except (NothingToMeasureError, LogUnavailableError, VaultError, SignedLogError, SignatureError) as error:
+        typer.echo(f"Nothing was measured: {error}")
+        return 1
+    for artefact, facts in found.facts.items():
+        told = ", ".join(f"{fact.metric} {fact.value}" for fact in facts)
+        typer.echo(f"{artefact}: {told or 'nothing to measure yet'}")
+    for hit in found.hits[:SHOWN]:
+        typer.echo(f"  - a value of {hit.field} ({hit.form}) stands in {hit.file}")
+    for rule in found.rules:
+        typer.echo(f"{rule.id} {rule.said}: {rule.title}")
+        if rule.blocks:
+            typer.echo(f"  {rule.plain()}")
+    if found.failed:
+        typer.echo("The next promotion is refused until these are mended and measured again.")
+    return 1 if found.failed else 0
