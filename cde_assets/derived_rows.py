@@ -10,18 +10,23 @@ import pyarrow.parquet as pq
 
 from cde_serving.records.record import DEFAULT_TENANT
 
+# What a model was made of and judged by is signed as it was: it belongs to the loan book, not to decisions.
+SIGNED = ("bundles", "evidence", "models")
+
 TokenOf = Callable[[str, str], str]  # of a tenant's customer id
 
 
 def drop_customer_rows(folder: Path, customers: Collection[str], token_of: TokenOf) -> dict[Path, int]:
     """
-    Take the rows of customers, given by their tokens, out of every Parquet file below a folder.
+    Take the rows of customers, given by their tokens, out of every Parquet file below a portfolio's folder.
 
     A file names customers by token in a column `customer` or by id in `customer_id`; a column `tenant` says whose.
     Each file is replaced as a whole, or left as it is. Returns how many rows each changed file lost.
     """
     lost = {}
     for path in sorted(folder.rglob("*.parquet")) if customers else ():
+        if path.relative_to(folder).parts[0] in SIGNED:
+            continue
         if count := _drop_from(path, customers, token_of):
             lost[path] = count
     return lost

@@ -168,7 +168,7 @@ class Writer:
                 if batch:
                     began = time.perf_counter()
                     results = self._commit(connection, batch)
-                    self.on_commit(len(batch), time.perf_counter() - began)
+                    committed = time.perf_counter()
                 elif self.problem:
                     with connection.begin():  # a write, since a full disk can still be read
                         connection.execute(sa.update(vault).values(id=1))
@@ -183,6 +183,7 @@ class Writer:
                 self.problem = None
                 if batch:
                     self._answer(batch, results)
+                    self.on_commit(len(batch), committed - began)
             self._committing = []
             self._seal_if_due(last=not open_ended)
         if connection is not None:

@@ -93,6 +93,19 @@ def test_a_customer_who_asks_is_dropped_from_every_table_at_once(
     assert b"customer-1" not in b"".join(path.read_bytes() for path in tables.rglob("*.parquet*"))
 
 
+def test_what_a_model_learned_from_stays_as_it_was_signed(
+    log: DecisionLog, settings: Settings, portfolio: Portfolio, tables: Path
+) -> None:
+    """It is the loan book's; without one of its rows the promoted model could not be verified."""
+    learned = tables / "models" / "d1" / "learned_from.parquet"
+    learned.parent.mkdir(parents=True)
+    pq.write_table(pa.table({"customer_id": ["customer-1"]}), learned)
+    before = learned.read_bytes()
+    erasing(log, settings, portfolio).erase("customer-1", at_once=True)
+
+    assert before == learned.read_bytes()
+
+
 def test_what_is_due_is_shredded_and_what_came_back_into_a_table_is_dropped(
     log: DecisionLog, settings: Settings, portfolio: Portfolio, tables: Path
 ) -> None:
