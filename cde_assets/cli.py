@@ -263,6 +263,19 @@ def list_keys(portfolio: KeyPortfolioOption = None) -> None:
     raise typer.Exit(list_all(settings))
 
 
+@app.command("measure-operation")
+def measure_operation(
+    portfolio: PortfolioArgument = None,
+    sample: Annotated[int, typer.Option(min=1, help="How many decisions to take again.")] = 1000,
+) -> None:
+    """Measure the running service for the rules of operation, and sign what was found; a failure stops promotions."""
+    settings = _choose(portfolio)
+    _rulebook()
+    from cde_assets.log_commands import measure_operation as carry_out
+
+    raise typer.Exit(carry_out(settings, sample))
+
+
 @app.command()
 def approve(
     evidence: Annotated[str, typer.Option(help="The digest of the evidence pack.")],

@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 
 from cde_assets import decisions, features, release
+from cde_assets.daily import daily_jobs
 from cde_assets.governance import alternatives, card, compliance, evidence, fairness, latency, reports
 from cde_assets.loan_book import loan_book_assets
 from cde_assets.model import candidates, challenger, evaluation
@@ -54,10 +55,12 @@ def build_definitions(reference: str, settings: Settings) -> dg.Definitions:
     vars(loan_book_module).update(loan_book_assets(portfolio))
     options = settings.source_options if reference == settings.portfolio else {}
     registry = MlflowResource.of(settings, portfolio.name)
+    daily, schedules = daily_jobs(settings, portfolio, chosen=reference == settings.portfolio)
     return dg.Definitions(
         assets=_under(portfolio.name, dg.load_assets_from_modules([loan_book_module, *ASSETS])),
         asset_checks=_under(portfolio.name, dg.load_asset_checks_from_modules(CHECKS)),
         jobs=[
+            *daily,
             dg.define_asset_job(
                 JOB,
                 selection=dg.AssetSelection.all() - OF_A_DAY,
@@ -72,6 +75,7 @@ def build_definitions(reference: str, settings: Settings) -> dg.Definitions:
                 tags={"portfolio": portfolio.name},
             ),
         ],
+        schedules=schedules,
         resources={
             "io_manager": ArtefactIOManager(folder=str(settings.home / ARTEFACTS)),
             "portfolio": PortfolioResource(reference=reference, state=str(settings.home), source_options=options),

@@ -1,21 +1,23 @@
-"""What `cde verify-log`, `cde replay` and `cde erase` do; each returns its exit status."""
+"""What `cde verify-log`, `replay`, `erase` and `measure-operation` do; each returns its exit status."""
 
-import asyncio
 import getpass
 from collections import Counter
 from pathlib import Path
 
 import typer
 
+from cde_assets.erasing import Erasing
+from cde_domain.portfolio import load_portfolio
 from cde_serving.decision_log import DecisionLog, LogUnavailableError
 from cde_serving.records.database import open_reader
-from cde_serving.records.erasure import Eraser, UnknownCustomerError
+from cde_serving.records.erasure import UnknownCustomerError
 from cde_serving.records.replay import Replayer
 from cde_serving.records.store import RecordStore
 from cde_serving.records.vault import MasterKey, VaultError
 from cde_serving.records.verify import verify_log
 from cde_serving.releases import BUNDLES
 from cde_serving.settings import Settings
+from cde_serving.signed_log import SignedLogError
 from cde_serving.signing import SignatureError, TrustedKeys
 
 SHOWN = 20
@@ -85,15 +87,18 @@ def erase(settings: Settings, customer: str | None, *, now: bool, due: bool, ten
         typer.echo(f"Not erased: {error}")
         return 1
     by = f"person:{getpass.getuser()}"
-    eraser = Eraser(log, name, retention_days=settings.retention_days, by=by)
+    erasing = Erasing(log, settings, load_portfolio(settings.portfolio), by=by)
     try:
         if due:
-            typer.echo(f"Shredded the data of {asyncio.run(eraser.shred_due()):,} customers whose retention has ended")
+            shredded, lost = erasing.erase_due()
+            typer.echo(f"Shredded the data of {shredded:,} customers whose retention has ended")
+            typer.echo(f"{lost:,} rows of erased customers were dropped from tables")
         if customer is not None:
-            done = asyncio.run(eraser.erase(customer, at_once=now, tenant=tenant))
+            done, lost = erasing.erase(customer, at_once=now, tenant=tenant)
+            typer.echo(f"{lost:,} rows of the customer were dropped from tables")
             if done.erase_after:
                 typer.echo(f"Restricted at once; the law keeps the decisions until {done.erase_after[:10]}.")
-                typer.echo("Shred what is due with `cde erase --due`, once a day.")
+                typer.echo("The schedule erase_due shreds what is due, as does `cde erase --due`.")
             else:
                 typer.echo("Erased: the customer's key is shredded and nothing recorded of them can be read.")
     except (UnknownCustomerError, LogUnavailableError) as error:
@@ -102,3 +107,27 @@ def erase(settings: Settings, customer: str | None, *, now: bool, due: bool, ten
     finally:
         log.close()
     return 0
+
+
+def measure_operation(settings: Settings, sample: int) -> int:
+    """Measure the running service, and say which rules of operation hold, fail or are open."""
+    from cde_assets.measuring import NothingToMeasureError, measure
+
+    page = f"http://{settings.host}:{settings.port}/metrics"
+    try:
+        found = measure(settings, load_portfolio(settings.portfolio), sample=sample, metrics_url=page)
+    except (NothingToMeasureError, LogUnavailableError, VaultError, SignedLogError, SignatureError) as error:
+        typer.echo(f"Nothing was measured: {error}")
+        return 1
+    for artefact, facts in found.facts.items():
+        told = ", ".join(f"{fact.metric} {fact.value}" for fact in facts)
+        typer.echo(f"{artefact}: {told or 'nothing to measure yet'}")
+    for hit in found.hits[:SHOWN]:
+        typer.echo(f"  - a value of {hit.field} ({hit.form}) stands in {hit.file}")
+    for rule in found.rules:
+        typer.echo(f"{rule.id} {rule.said}: {rule.title}")
+        if rule.blocks:
+            typer.echo(f"  {rule.plain()}")
+    if found.failed:
+        typer.echo("The next promotion is refused until these are mended and measured again.")
+    return 1 if found.failed else 0

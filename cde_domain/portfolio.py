@@ -61,19 +61,34 @@ class OutcomeLabel:
     matures_after_days: int | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Monitoring:
+    """
+    That applicants are asked for a protected attribute, for fairness monitoring and nothing else.
+
+    They may answer one of `values` or nothing. `legal_basis` names the law that allows or asks for it, for instance
+    12 CFR 1002.5(a)(4) and 1002.13 in the United States, or article 9(2) GDPR with article 10(5) of the AI Act.
+    """
+
+    values: tuple[str, ...]
+    legal_basis: str
+
+
 @dataclass(frozen=True)
 class ProtectedAttribute:
     """
     An attribute that fairness is measured by and that no decision may see.
 
     `groups` takes the joined loan book and returns each applicant's group (missing where unknown). A `gate` can stop a
-    promotion, a `report` is shown; `why` says why it is the one or the other.
+    promotion, a `report` is shown; `why` says why it is the one or the other. A request that holds it is refused unless
+    `monitoring` says that it is collected; then it is kept apart from all that decides.
     """
 
     name: str
     groups: "Callable[[pd.DataFrame], pd.Series]"
     use: Literal["gate", "report"]
     why: str
+    monitoring: Monitoring | None = None
 
 
 class UnknownCategoryError(ValueError):
@@ -167,6 +182,21 @@ class DeclinedAlternative:
 
 
 @dataclass(frozen=True)
+class Retention:
+    """
+    How many days the law makes the lender keep what it knows of a customer after the last decision, and which law.
+
+    Until then the data of a customer who asks for erasure is restricted, and after it the customer's key is shredded.
+
+    The default, five years, is that of India's rules on knowing one's customer; 12 CFR 1002.12(b) asks for 25 months.
+    Ask counsel.
+    """
+
+    days: int = 1827
+    reason: str = "Five years: Prevention of Money Laundering Act 2002, section 12, and the RBI KYC Directions"
+
+
+@dataclass(frozen=True)
 class Creditor:
     """
     Who signs the notices.
@@ -228,7 +258,7 @@ class Portfolio:
     `boosting` overrides XGBoost's hyperparameters; `tuning_budget` is how many settings of each kind of trees (at most
     three) are compared on the folds. `alternatives` is how many candidates the search for less discriminatory models
     tries, 20 or more. From `intended_use` on, it is what the model card says in the lender's own words;
-    without an `inventory` entry the rule that asks for one stays open.
+    without an `inventory` entry the rule that asks for one stays open. `retention` says how long decisions are kept.
     """
 
     name: str
@@ -259,6 +289,7 @@ class Portfolio:
     recommendations: tuple[str, ...] = RECOMMENDATIONS
     references: tuple[str, ...] = ()
     inventory: Inventory | None = None
+    retention: Retention = Retention()
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
@@ -280,7 +311,21 @@ class Portfolio:
         for tolerance in ("alternative_auc_tolerance", "alternative_min_gain"):
             if not 0 < getattr(self.thresholds, tolerance) < 1:
                 raise PortfolioError(f"portfolio {self.name}: {tolerance} must lie between 0 and 1")
-        columns_of(self.application)  # a field of a kind that cannot be served is refused here, by name
+        if self.retention.days < 0 or len(self.retention.reason) < 10:
+            raise PortfolioError(f"portfolio {self.name}: retention needs days, none below 0, and the duty as reason")
+        fields = columns_of(self.application)  # a field of a kind that cannot be served is refused here, by name
+        _check_monitoring(self.name, self.protected, {part for column in fields for part in column.path})
+
+
+def _check_monitoring(name: str, protected: tuple[ProtectedAttribute, ...], fields: set[str]) -> None:
+    for attribute in protected:
+        if attribute.monitoring is None:
+            continue
+        told = f"portfolio {name}: {attribute.name} is collected for monitoring"
+        if attribute.name in fields:
+            raise PortfolioError(f"{told}, so it cannot be a field of the application, which decides")
+        if len(attribute.monitoring.values) < 2 or len(attribute.monitoring.legal_basis) < 10:
+            raise PortfolioError(f"{told}, which takes two `values` or more, and the law as `legal_basis`")
 
 
 def load_portfolio(reference: str) -> Portfolio:

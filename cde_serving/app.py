@@ -1,20 +1,17 @@
 """The HTTP surface of the scoring service, as one ASGI app: its paths and status codes are the contract."""
 
-import time
-import traceback
 from collections.abc import Mapping
 from typing import Any
 
-import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
-from cde_serving.access.admission import ROUTE, Admission
-from cde_serving.access.headers import secured
+from cde_serving.access.admission import Admission
 from cde_serving.access.routes import Guarded, GuardedRoute, RouteTable
+from cde_serving.observed import INTERNAL_ERROR, AccessLog, Observed
 from cde_serving.routes.batch import Batch
 from cde_serving.routes.decisions import Decisions
 from cde_serving.routes.docs import Docs
@@ -26,12 +23,8 @@ from cde_serving.routes.responses import json_response
 from cde_serving.routes.score import SCORE, Score
 from cde_serving.scorer import Scorer
 
-log = structlog.get_logger()
 
-_INTERNAL_ERROR = json_response(500, {"detail": "Internal error"})
-
-
-def create_app(scorer: Scorer) -> ASGIApp:
+def create_app(scorer: Scorer, access_log: AccessLog = "problems") -> ASGIApp:
     """
     The ASGI app over a scorer; whoever opened the scorer closes it.
 
@@ -43,7 +36,7 @@ def create_app(scorer: Scorer) -> ASGIApp:
     handlers: Mapping[Any, Any] = {HTTPException: _http_error, Exception: _internal_error}
     app = Starlette(routes=table.routes, exception_handlers=handlers)
     app.router.redirect_slashes = False  # the address to go to would be built from the sender's Host header
-    return _Observed(Admission(app, scorer.keys, scorer.rates), table, scorer)
+    return Observed(Admission(app, scorer.keys, scorer.rates), table, scorer.metrics, access_log)
 
 
 def routes_of(scorer: Scorer) -> list[Guarded]:
@@ -59,49 +52,10 @@ def routes_of(scorer: Scorer) -> list[Guarded]:
     ]
 
 
-class _Observed:
-    """Counts and times every request, and is where an unexpected exception, already answered with 500, ends."""
-
-    def __init__(self, app: ASGIApp, table: RouteTable, scorer: Scorer) -> None:
-        self._app = app
-        self._table = table
-        self._metrics = scorer.metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        started = time.perf_counter()
-        found = scope[ROUTE] = self._table.find(scope)  # now: a mounted app changes the scope
-        status = 0  # until an answer begins; it never does (499) if the client leaves or the time limit passes
-
-        async def observed_send(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message = {**message, "headers": secured(message.get("headers", ()))}
-            await send(message)
-
-        try:
-            await self._app(scope, receive, observed_send)
-        except Exception as error:
-            # Neither the message nor local variables are logged: both may hold an applicant's values.
-            frames = traceback.extract_tb(error.__traceback__)[-5:]
-            log.error(
-                "request failed",
-                error=type(error).__name__,
-                at=[f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
-            )
-            if not status:  # it happened before the layer that answers 500
-                await _INTERNAL_ERROR(scope, receive, observed_send)
-        finally:
-            self._metrics.answered(found.pattern, status or 499, time.perf_counter() - started)
-
-
 async def _http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return json_response(error.status_code, {"detail": error.detail}, error.headers)
 
 
 async def _internal_error(_: Request, __: Exception) -> Response:
-    return _INTERNAL_ERROR
+    return INTERNAL_ERROR

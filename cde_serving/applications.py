@@ -55,14 +55,14 @@ def parse_application(model: type[BaseModel], body: bytes) -> tuple[Any, bytes]:
     try:
         application = model.model_validate_json(body)
     except ValidationError as error:
-        _refuse_duplicate_keys(body)
+        refuse_duplicate_keys(body)
         raise InvalidApplicationError(_problems(error)) from None
     request = application.model_dump_json(exclude_unset=True).encode()
     # A field given twice leaves a colon that the request does not have. Nothing that is written without escapes has
     # fewer colons in the body than in the request, so equal numbers prove that no field is; parsing again costs more
     # than a validation.
     if b"\\" in body or body.count(b":") != request.count(b":"):
-        _refuse_duplicate_keys(body)
+        refuse_duplicate_keys(body)
     return application, request
 
 
@@ -90,8 +90,13 @@ def _name(location: tuple[int | str, ...]) -> str:
     return name if len(name) <= LONGEST_NAME and _PLAIN_NAME.fullmatch(name) else "(unprintable)"
 
 
-def _refuse_duplicate_keys(body: bytes) -> None:
-    """Two readers of `{"income": 1, "income": 9}` may see two applications; pydantic takes the last."""
+def refuse_duplicate_keys(body: bytes) -> None:
+    """
+    Two readers of `{"income": 1, "income": 9}` may see two applications; pydantic takes the last.
+
+    Raises:
+        InvalidApplicationError: a field is given twice.
+    """
     try:
         json.loads(body, object_pairs_hook=unique_keys)
     except InvalidApplicationError:

@@ -5,16 +5,17 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from cde_domain.decisions.engine import Decision
 from cde_domain.release import Bundle
 from cde_serving.answers import answer_to
-from cde_serving.applications import InvalidApplicationError, Problem, parse_application, unique_keys
+from cde_serving.applications import InvalidApplicationError, Problem, unique_keys
 from cde_serving.decision_log import LogBusyError
 from cde_serving.idempotency import BadKeyError, is_key
+from cde_serving.intake import Intake, take_in
 from cde_serving.limits import MAX_BODY, MOST_APPLICATIONS
 from cde_serving.records.names import record_id_at
 from cde_serving.records.record import DEFAULT_TENANT
@@ -34,8 +35,7 @@ class _Item:
 
     body: bytes
     request: KeyedRequest | None = None
-    application: Any = None
-    kept: bytes = b""
+    intake: Intake | None = None
     result: bytes | Exception | None = None
 
 
@@ -85,7 +85,7 @@ class BatchScorer:
                 self._parse(item, bundle, None if key is None else f"{key}\0{place}", tenant)
             await asyncio.sleep(0)
         decided: list[tuple[_Item, Decision]] = []
-        for _, part in _parts([item for item in items if item.application is not None], AT_ONCE):
+        for _, part in _parts([item for item in items if item.intake is not None], AT_ONCE):
             decided += _decided(part, bundle, applied_at)
             await asyncio.sleep(0)
         for _, commit in _parts(decided, LARGEST_COMMIT):
@@ -102,15 +102,15 @@ class BatchScorer:
             if KEY not in model.model_fields:
                 item.body, key = _without_key(item.body, key)
             item.request = self._scorer.request_of(item.body, key, tenant)
-            item.application, item.kept = parse_application(model, item.body)
+            item.intake = take_in(bundle.portfolio, item.body)
         except (BadKeyError, InvalidApplicationError) as error:
             item.result = error
 
     async def _record(self, item: _Item, decision: Decision, bundle: Bundle, applied_at: datetime, tenant: str) -> None:
-        application = item.application
-        answer = answer_to(application.customer_id, record_id_at(applied_at), applied_at, decision, bundle)
+        assert item.intake is not None
+        answer = answer_to(item.intake.application.customer_id, record_id_at(applied_at), applied_at, decision, bundle)
         try:
-            item.result = await self._scorer.recorded(item.kept, answer, decision, bundle, item.request, tenant)
+            item.result = await self._scorer.recorded(item.intake, answer, decision, bundle, item.request, tenant)
         except Exception as error:  # told of this item alone
             item.result = error
 
@@ -127,7 +127,9 @@ class BatchScorer:
 def _decided(items: Sequence[_Item], bundle: Bundle, applied_at: datetime) -> list[tuple[_Item, Decision]]:
     """Items with their decisions; one that a portfolio's code fails on takes no other with it."""
     try:
-        decisions = bundle.engine.decide_all([item.application for item in items], applied_at.date())
+        decisions = bundle.engine.decide_all(
+            [item.intake.application for item in items if item.intake], applied_at.date()
+        )
     except Exception as error:
         if len(items) > 1:
             return [pair for item in items for pair in _decided([item], bundle, applied_at)]

@@ -12,6 +12,7 @@ from cde_serving.access.routes import Guarded
 from cde_serving.answers import Answer
 from cde_serving.limits import MAX_BODY
 from cde_serving.openapi_follow_ups import ANSWERS, EXPLAIN, batch_application, bodies, example_of, follow_up_paths
+from cde_serving.protected import schema_of
 
 VERSION = "3.0.3"  # the newest that the bundled Swagger UI renders
 
@@ -51,10 +52,6 @@ _TEXT = r"^[^\u0000\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]*$"
 
 _LINKS = {
     "decision": {"operationId": "decision", "parameters": {"decision_id": "$response.body#/decision_id"}},
-    "decision_by_key": {
-        "operationId": "decision_by_key",
-        "parameters": {"Idempotency-Key": "$request.header.Idempotency-Key"},
-    },
 }
 
 
@@ -178,7 +175,9 @@ def _application(bundle: Bundle | None) -> tuple[dict[str, Any], dict[str, Any]]
     if bundle is None:
         return {"type": "object"}, {}
     model = bundle.portfolio.application
-    return _named(model.__name__), _schemas_of(model)
+    schemas = _schemas_of(model)
+    schemas[model.__name__]["properties"] |= schema_of(bundle.portfolio)
+    return _named(model.__name__), schemas
 
 
 def _schemas_of(model: type[BaseModel]) -> dict[str, Any]:

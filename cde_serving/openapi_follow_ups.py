@@ -108,7 +108,8 @@ def _batch(key: Mapping[str, Any], example: Any) -> dict[str, Any]:
         "type": "array",
         "minItems": 1,
         "maxItems": MOST_APPLICATIONS,
-        "items": _named("BatchApplication"),
+        # What is no application gets its error in the answer and leaves the others alone, so the batch may hold it.
+        "items": {"anyOf": [_named("BatchApplication"), {}]},
     }
     body: dict[str, Any] = {
         "schema": {

@@ -220,9 +220,10 @@ def write_operation_facts(
     bundle: str,
     measured_at: datetime,
     key: SigningKey,
+    rulebook: Rulebook | None = None,
 ) -> OperationFacts:
     """
-    Sign facts with the platform's key and append them to the log.
+    Sign facts with the platform's key and append them to the log; without a `rulebook` it is read from its file.
 
     Raises:
         OperationFactsError: no rule of operation asks this report for one of them, one is of another kind than its rule
@@ -230,7 +231,7 @@ def write_operation_facts(
         LedgerError: the ledger is damaged.
     """
     measured = tuple(facts)
-    _require_asked(artefact, measured, Rulebook.read())
+    _require_asked(artefact, measured, rulebook or Rulebook.read())
     stated = {
         "portfolio": portfolio,
         "artefact": artefact,

@@ -10,11 +10,12 @@ from cde_domain.release import Bundle
 from cde_serving.access.key_ring import KeyRing
 from cde_serving.access.rates import Rates
 from cde_serving.answers import Answer, answer_to
-from cde_serving.applications import InvalidApplicationError, canonical, parse_application
+from cde_serving.applications import InvalidApplicationError, canonical
 from cde_serving.decision_log import DecisionLog, KeyReusedError, Record
 from cde_serving.explanations import Explain, Explainer
 from cde_serving.follow_ups import FollowUps
 from cde_serving.follower import NothingPromotedError, ReleaseFollower
+from cde_serving.intake import Intake, take_in
 from cde_serving.metrics import Metrics
 from cde_serving.records.names import iso, record_id_at
 from cde_serving.records.record import DEFAULT_TENANT, Payload
@@ -46,6 +47,7 @@ class Scorer:
         self.releases = releases
         self.log = log
         self.metrics = metrics
+        metrics.watch(log, releases)
         self.promote = promote  # the command that gets a first model promoted
         self.keys = keys
         self.rates = rates
@@ -99,18 +101,19 @@ class Scorer:
             return None
         if known.fingerprint != request[1]:
             raise KeyReusedError
+        self.metrics.replayed()
         return known.payload.answer
 
     async def _decide(self, body: bytes, request: KeyedRequest | None, tenant: str, explain: Explain) -> bytes:
         bundle = self.serving()
-        application, kept = parse_application(bundle.portfolio.application, body)
+        intake = take_in(bundle.portfolio, body)
         applied_at = self.clock()
-        decision = bundle.engine.decide(application, applied_at.date())
-        answer = answer_to(application.customer_id, record_id_at(applied_at), applied_at, decision, bundle)
+        decision = bundle.engine.decide(intake.application, applied_at.date())
+        answer = answer_to(intake.application.customer_id, record_id_at(applied_at), applied_at, decision, bundle)
         if explain is not Explain.PLAIN:
-            explanation = await self.explainer.explain(explain, bundle, application, answer, decision.features)
+            explanation = await self.explainer.explain(explain, bundle, intake.application, answer, decision.features)
             answer = msgspec.structs.replace(answer, explanation=explanation)
-        return await self.recorded(kept, answer, decision, bundle, request, tenant)
+        return await self.recorded(intake, answer, decision, bundle, request, tenant)
 
     def serving(self) -> Bundle:
         """
@@ -126,17 +129,17 @@ class Scorer:
 
     async def recorded(
         self,
-        kept: bytes,
+        intake: Intake,
         answer: Answer,
         decision: Decision,
         bundle: Bundle,
         request: KeyedRequest | None,
         tenant: str,
     ) -> bytes:
-        """Record a decision with its application's request as `kept`; returns as `DecisionLog.record`."""
+        """Record the decision on an application; returns what to answer, as `DecisionLog.record`."""
         payload = Payload(
             customer_id=answer.customer_id,
-            request=kept,
+            request=intake.request,
             features=decision.features,
             score=answer.score,
             answer=_encode(answer),
@@ -156,10 +159,13 @@ class Scorer:
                 versions=self._versions(bundle),
                 idempotency_key=idempotency_key,
                 fingerprint=fingerprint,
+                protected=intake.protected,
             )
         )
         if recorded is payload.answer:
-            self.metrics.decided(decision)
+            self.metrics.decided(decision, bundle, answer.variant)
+        else:
+            self.metrics.replayed()
         return recorded
 
     def close(self) -> None:

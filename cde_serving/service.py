@@ -13,11 +13,13 @@ from cde_serving.access.rates import Rates
 from cde_serving.app import create_app
 from cde_serving.decision_log import DecisionLog
 from cde_serving.follower import ReleaseFollower
-from cde_serving.logs import configure_logging
+from cde_serving.logs import configure_logging, take_over_servers_log
 from cde_serving.metrics import Metrics
 from cde_serving.releases import PUBLIC_KEY, ReleaseStore, store_to_serve
 from cde_serving.scorer import Scorer
 from cde_serving.settings import Settings
+
+take_over_servers_log()  # here, since the supervisor imports this module and never starts the service
 
 BAKED = Path(__file__).parent.parent / "release"  # in a built bento, beside the packages
 
@@ -93,7 +95,7 @@ class CreditDecisionService:
         settings = Settings()
         configure_logging(settings.log_level)
         self._scorer = await asyncio.to_thread(open_scorer, settings)
-        _mounted.app = create_app(self._scorer)
+        _mounted.app = create_app(self._scorer, settings.access_log)
         # What is loaded now stays: full collections that walk it were the slowest answers.
         gc.collect()
         gc.freeze()

@@ -28,13 +28,14 @@ class Settings(BaseSettings):
     auth: Literal["on", "off"] = "on"
     rate_limit: str = "10000/second"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    access_log: Literal["problems", "all", "off"] = "problems"
     signing_key: Path | None = None
     verify_key: Path | None = None
     approver_keys: Path | None = None
     master_key: Path | None = None
     log_key: Path | None = None
     log_checkpoints: Path | None = None
-    retention_days: NonNegativeInt = 1827
+    retention_days: NonNegativeInt | None = None
 
     @field_validator("home", "signing_key", "verify_key", "approver_keys", "master_key", "log_key", "log_checkpoints")
     @classmethod

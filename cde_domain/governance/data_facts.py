@@ -10,11 +10,8 @@ from cde_domain.features.table import features_that_give_away, single_feature_au
 from cde_domain.governance.facts import Fact, counted, not_applicable
 from cde_domain.loan_book import immature, validate
 from cde_domain.portfolio import Portfolio
+from cde_domain.protected_names import PROTECTED_WORDS, is_named
 
-# Attributes that some law names, by the words a field would be called; age is not among them (12 CFR 1002.6(b)(2)).
-PROTECTED_WORDS = frozenset(
-    ("sex", "gender", "race", "colour", "color", "caste", "tribe", "religion", "ethnicity", "ethnic", "nationality")
-) | {"national_origin", "marital_status", "disability", "sexual_orientation", "political_opinion", "trade_union"}
 # RBI Digital Lending Directions 2025, 12(i) and 13(iii); Directive (EU) 2023/2225, Art 18(3).
 FORBIDDEN_SOURCES = frozenset(
     ("contacts", "contact_list", "call_log", "call_logs", "telephony", "media", "gallery", "sms", "biometric")
@@ -25,12 +22,6 @@ ECONOMIC_PROFILE = {
     "occupation": r"occupation|employment|profession",
     "income": r"income|salary|annual_inc",
 }
-
-
-def _named(name: str, words: frozenset[str]) -> bool:
-    parts = re.split(r"[._ ]", name.lower())
-    joined = {"_".join(parts[i:j]) for i in range(len(parts)) for j in range(i + 1, len(parts) + 1)}
-    return bool(joined & words)
 
 
 def _fields(columns: tuple[ColumnSpec, ...]) -> Iterator[ColumnSpec]:
@@ -44,7 +35,9 @@ def application_facts(portfolio: Portfolio, model_features: tuple[str, ...]) -> 
     fields = list(_fields(columns_of(portfolio.application)))
     declared = {feature.name for feature in portfolio.features}
     forbidden = [
-        field for field in fields if _named(field.name, FORBIDDEN_SOURCES) or _named(field.source, FORBIDDEN_SOURCES)
+        field
+        for field in fields
+        if is_named(field.name, FORBIDDEN_SOURCES) or is_named(field.source, FORBIDDEN_SOURCES)
     ]
     return counted(
         "the portfolio's application",
@@ -68,7 +61,7 @@ def book_facts(portfolio: Portfolio, book: pd.DataFrame, features: pd.DataFrame)
     facts = counted(
         "loan_book.parquet",
         {
-            "n_protected_inputs": len({name for name in names if _named(name, words)} | given_away),
+            "n_protected_inputs": len({name for name in names if is_named(name, words)} | given_away),
             "schema_violation_rate": sum(max(problem.count, 1) for problem in problems) / len(book),
             "max_single_feature_auc": max(single_feature_aucs(portfolio.features, features).values()),
             "economic_profile_completeness": min(_known(book, pattern) for pattern in ECONOMIC_PROFILE.values()),

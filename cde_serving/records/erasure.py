@@ -6,12 +6,12 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Engine
 
 from cde_domain.clock import Clock, utc_now
 from cde_serving.records.names import iso, record_id_at
 from cde_serving.records.record import DEFAULT_TENANT, Event, Kind
-from cde_serving.records.schema import api_keys, customer_keys
+from cde_serving.records.schema import api_keys, customer_keys, records
 
 if TYPE_CHECKING:
     from cde_serving.decision_log import DecisionLog
@@ -62,12 +62,18 @@ class Eraser:
         after = self._whole_keys(customer)
         return Erasure(len(before) - len(after), max((key.erase_after for key in after), default=None))
 
-    async def shred_due(self, tenant: str = DEFAULT_TENANT) -> int:
-        """Shred every customer's data whose retention has ended; return how many customers."""
-        due = customer_keys.c.erase_after <= iso(self._clock())
-        customers = {key.customer for key in self._ask(sa.select(customer_keys).where(_whole, due))}
-        for customer in sorted(customers):
-            await self._note("erasure", customer, tenant)
+    async def shred_due(self) -> int:
+        """Shred the data of every customer who was restricted and whose retention has ended; return how many."""
+        due = (
+            sa.select(customer_keys.c.customer, sa.func.min(records.c.tenant).label("tenant"))
+            .join(records, records.c.customer == customer_keys.c.customer)
+            .where(_whole, customer_keys.c.erase_after <= iso(self._clock()))
+            .group_by(customer_keys.c.customer)
+            .order_by(customer_keys.c.customer)
+        )
+        customers = self._ask(due)
+        for row in customers:
+            await self._note("erasure", row.customer, row.tenant)
         return len(customers)
 
     async def _note(self, kind: Kind, customer: str, tenant: str, keep_days: int = 0) -> None:
@@ -91,6 +97,14 @@ class Eraser:
     def _ask(self, query: sa.Select) -> Sequence[Any]:
         with self._log.read_engine.connect() as connection:
             return connection.execute(query).all()
+
+
+def gone_customers(engine: Engine) -> set[str]:
+    """The tokens of customers none of whose keys may still be used: erased or restricted, and not come back."""
+    usable = sa.select(customer_keys.c.customer).where(_whole, customer_keys.c.restricted_at.is_(None))
+    gone = sa.select(customer_keys.c.customer).distinct().where(customer_keys.c.customer.not_in(usable))
+    with engine.connect() as connection:
+        return set(connection.execute(gone).scalars())
 
 
 def carry_out(connection: Connection, event: Event) -> None:

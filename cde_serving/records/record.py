@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-Kind = Literal["decision", "restriction", "erasure", "review", "outcome", "key_created", "key_revoked"]
+Kind = Literal["decision", "protected", "restriction", "erasure", "review", "outcome", "key_created", "key_revoked"]
 
 DEFAULT_TENANT = "default"
 
@@ -63,7 +63,8 @@ class Record:
     A decision to be kept, or one that was.
 
     Times are ISO 8601 in UTC. `fingerprint` says what an idempotency key was used for; the key itself is not kept, so
-    it is None in what the log gives back. `chain`, `sequence` and `recorded_at` are given by the log.
+    it is None in what the log gives back; so are the `protected` attributes, which are kept in a record of their own.
+    `chain`, `sequence` and `recorded_at` are given by the log.
     """
 
     record_id: str
@@ -78,6 +79,7 @@ class Record:
     tenant: str = DEFAULT_TENANT
     idempotency_key: str | None = None
     fingerprint: str | None = None
+    protected: Mapping[str, str] | None = None
     chain: str | None = None
     sequence: int | None = None
     recorded_at: str | None = None

@@ -26,13 +26,15 @@ class Replay:
     What a decision came to when it was taken again.
 
     `from_request` says whether the request was turned into features again too, which only the same code does. `detail`
-    names what differs, or why it could not be taken; never a value.
+    names what differs, or why it could not be taken; never a value. `score_difference` is the largest, None without
+    scores.
     """
 
     record_id: str
     outcome: Outcome
     from_request: bool = False
     detail: str = ""
+    score_difference: float | None = None
 
 
 class Replayer:
@@ -65,19 +67,25 @@ class Replayer:
         if isinstance(bundle, BundleError):
             return Replay(record.record_id, "impossible", detail=str(bundle))
         differences = []
+        scores: list[float] = []
         same_code = self._versions(bundle).code == record.versions.code
         try:
             matrix = matrix_of(bundle.portfolio.features, record.payload.features)
-            differences += _differences(record, bundle.engine.decide_features(matrix), "features")
+            again = bundle.engine.decide_features(matrix)
+            differences += _differences(record, again, "features")
+            scores += _score_difference(record, again)
             if same_code:
                 application = bundle.portfolio.application.model_validate_json(record.payload.request)
                 applied_on = date.fromisoformat(record.applied_at[:10])
-                differences += _differences(record, bundle.engine.decide(application, applied_on), "request")
+                again = bundle.engine.decide(application, applied_on)
+                differences += _differences(record, again, "request")
+                scores += _score_difference(record, again)
         except (
             Exception
         ) as error:  # a portfolio's code can fail in any way; its message can hold the applicant's values
             return Replay(record.record_id, "impossible", same_code, f"the bundle raised {type(error).__name__}")
-        return Replay(record.record_id, "different" if differences else "identical", same_code, "; ".join(differences))
+        outcome: Outcome = "different" if differences else "identical"
+        return Replay(record.record_id, outcome, same_code, "; ".join(differences), max(scores, default=None))
 
     def _bundle(self, digest: str) -> Bundle | BundleError:
         if digest not in self._loaded:
@@ -101,6 +109,11 @@ def matrix_of(features: tuple[Feature, ...], recorded: Mapping[str, float | str 
         else:
             values.append(float(feature.categories.index(value)) if feature.categories else value)
     return np.array([values])
+
+
+def _score_difference(record: Record, again: Decision) -> list[float]:
+    then, now = record.payload.score, again.score
+    return [] if then is None or now is None else [abs(then - now)]
 
 
 def _differences(record: Record, again: Decision, source: str) -> list[str]:

@@ -1,6 +1,6 @@
 """From what is to be kept to rows of the database: keys looked up or made, payloads sealed, hashes chained."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from cde_serving.records.chain import FIRST, FORMAT, record_hash
+from cde_serving.records.monitoring import Apart
 from cde_serving.records.record import Event, Record
 from cde_serving.records.schema import records
 from cde_serving.records.statements import Statements
@@ -102,6 +103,19 @@ def decision_row(record: Record, customer: str, idempotency: str | None, key: Cu
         "code": versions.code,
         "payload": seal(key.secret, _pack(record.payload), record.record_id),
         "about": None,
+    }
+
+
+def protected_row(record: Record, decision: Mapping[str, Any], record_id: str, key: CustomerKey) -> dict[str, Any]:
+    """The row of the protected attributes that came with a decision, not yet chained; the other says of what."""
+    assert record.protected is not None
+    kept = ("format", "tenant", "portfolio", "applied_at", "recorded_at", "customer", "key_number")
+    return {
+        **_unused,
+        **{name: decision[name] for name in kept},
+        "record_id": record_id,
+        "kind": "protected",
+        "payload": seal(key.secret, _pack(Apart(record.record_id, record.protected)), record_id),
     }
 
 

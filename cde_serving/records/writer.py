@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +19,12 @@ from cde_serving.records.checkpoints import CheckpointFile
 from cde_serving.records.database import LogUnavailableError
 from cde_serving.records.erasure import carry_out
 from cde_serving.records.follow_ups import FollowUp, follow_up_rows
-from cde_serving.records.names import iso
+from cde_serving.records.names import iso, record_id_at
 from cde_serving.records.record import Event, Record
-from cde_serving.records.rows import Head, chained, decision_row, event_row, keys_of
+from cde_serving.records.rows import Head, chained, decision_row, event_row, keys_of, protected_row
 from cde_serving.records.schema import vault
 from cde_serving.records.statements import Statements
-from cde_serving.records.vault import MasterKey
+from cde_serving.records.vault import CustomerKey, MasterKey
 
 LARGEST_COMMIT = 256
 CHECKPOINT_RECORDS = 1000
@@ -61,12 +61,13 @@ Result = Earlier | Exception | None
 class _Waiting:
     """What is to be recorded, with the future of the request that waits for it."""
 
-    __slots__ = ("customer", "entry", "future", "idempotency", "loop")
+    __slots__ = ("customer", "entry", "future", "idempotency", "loop", "since")
 
     def __init__(self, entry: Entry, customer: str, idempotency: str | None) -> None:
         self.entry = entry
         self.customer = customer
         self.idempotency = idempotency
+        self.since = time.monotonic()
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Earlier | None] = self.loop.create_future()
 
@@ -77,7 +78,8 @@ class Writer:
 
     A commit a disk flush long so carries every request of the moment. Keys are looked up and payloads sealed in the
     same transaction. The end of the chain is signed into the checkpoint file every second, every thousand records and
-    when the writer closes. `problem` and `sealing_problem` say what fails at the moment.
+    when the writer closes. `problem` and `sealing_problem` say what fails at the moment; `on_commit` is told of each
+    commit how many records and seconds it had.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Writer:
     ) -> None:
         self.problem: str | None = None
         self.sealing_problem: str | None = None
+        self.on_commit: Callable[[int, float], None] = lambda records, seconds: None
         self.chain = uuid.uuid4().hex
         self._engine = engine
         self._statements = Statements(engine.dialect)
@@ -93,12 +96,25 @@ class Writer:
         self._clock = clock
         self._queue: queue.Queue[_Waiting | None] = queue.Queue(queue_limit)
         self._in_progress: set[str] = set()
+        self._committing: list[_Waiting] = []
         self._closed = False
         self._head = Head(self.chain, 0, "")  # the last that was committed
         self._sealed: int | None = None  # the sequence of the last checkpoint
         self._sealed_at = 0.0
         self._thread = threading.Thread(target=self._write_all, name="decision-log", daemon=True)
         self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """How many wait to be recorded."""
+        return self._queue.qsize() + len(self._committing)
+
+    @property
+    def oldest_since(self) -> float | None:
+        """Since when (`time.monotonic`) the oldest of them waits."""
+        with self._queue.mutex:
+            first = self._committing[:1] or list(self._queue.queue)[:1]
+        return first[0].since if first and first[0] is not None else None
 
     def in_progress(self, idempotency: str) -> bool:
         """Whether a request with this token waits to be recorded."""
@@ -153,11 +169,14 @@ class Writer:
         open_ended = True
         while open_ended:
             batch, open_ended = self._next_batch()
+            self._committing = batch
             try:
                 if connection is None:
                     connection = self._connect()
                 if batch:
+                    began = time.perf_counter()
                     results = self._commit(connection, batch)
+                    committed = time.perf_counter()
                 elif self.problem:
                     with connection.begin():  # a write, since a full disk can still be read
                         connection.execute(sa.update(vault).values(id=1))
@@ -172,6 +191,8 @@ class Writer:
                 self.problem = None
                 if batch:
                     self._answer(batch, results)
+                    self.on_commit(len(batch), committed - began)
+            self._committing = []
             self._seal_if_due(last=not open_ended)
         if connection is not None:
             connection.close()
@@ -250,9 +271,7 @@ class Writer:
             if results[place] is not None:
                 continue
             if isinstance(waiting.entry, Record):
-                rows.append(
-                    decision_row(waiting.entry, waiting.customer, waiting.idempotency, keys[waiting.customer], now)
-                )
+                rows += self._rows_of_decision(waiting, waiting.entry, keys[waiting.customer], now)
             elif isinstance(waiting.entry, Event):
                 rows.append(event_row(waiting.entry, now))
             elif isinstance(row := next(follow_ups), dict):
@@ -263,6 +282,14 @@ class Writer:
         if rows:
             self._statements.insert(connection, rows)
         return head, results
+
+    def _rows_of_decision(
+        self, waiting: _Waiting, entry: Record, key: CustomerKey, now: str
+    ) -> Iterator[dict[str, Any]]:
+        row = decision_row(entry, waiting.customer, waiting.idempotency, key, now)
+        yield row
+        if entry.protected:
+            yield protected_row(entry, row, record_id_at(self._clock()), key)
 
     def _recorded_earlier(self, connection: Connection, batch: list[_Waiting]) -> dict[str | None, Earlier]:
         tokens = [waiting.idempotency for waiting in batch if waiting.idempotency is not None]

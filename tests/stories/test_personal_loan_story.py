@@ -5,9 +5,11 @@ from pathlib import Path
 
 import httpx
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from cde_assets.key_commands import key_for_a_moment
+from cde_assets.pii_scan import Scanner
 from cde_assets.processes import free_port
 from cde_assets.stack import promoted_bento, scoring_server
 from cde_domain.model.metrics import auc
@@ -65,6 +67,27 @@ def test_the_hold_out_is_later_than_everything_that_was_learned_from(home: Path)
     folder = home / "artefacts" / "personal_loan"
     training, holdout = (pd.read_parquet(folder / f"{name}.parquet") for name in ("training_set", "holdout_set"))
     assert training["applied_at"].max() <= holdout["applied_at"].min()
+
+
+# What may hold the loan book's values: the book itself and the tables made of its rows.
+DECLARED = {
+    "artefacts/personal_loan/*.parquet": "the loan book, its sources, features and splits",
+    "personal_loan/models/*/learned_from/*.parquet": "the loans that a model learned from, for its continuation",
+}
+
+
+def test_no_personal_value_of_the_loan_book_leaves_its_tables(home: Path) -> None:
+    """Neither MLflow's store, Dagster's event log, run logs and metadata, card, evidence, bundle, bento nor any log."""
+    table = home / "artefacts" / "personal_loan" / "loan_book.parquet"
+    names = ["customer_id", "application_id", "date_of_birth"]
+    rows = pq.ParquetFile(table).read(columns=names).to_pylist()
+    known = [row for row in rows if all(row.values())]
+    shown = [known[position] for position in range(0, len(known), len(known) // 6)]
+    values = [(name, str(row[name])[:10] if name == "date_of_birth" else row[name]) for row in shown for name in names]
+    scanner = Scanner(values)
+
+    assert scanner.of_files(home, DECLARED) == []
+    assert {hit.file for hit in scanner.of_files(table.parent, {})} >= {"loan_book.parquet"}
 
 
 def test_the_bento_alone_decides_the_contracts_body_in_a_home_that_knows_nothing(home: Path, tmp_path: Path) -> None:

@@ -1,0 +1,16 @@
+"""A name for each request, by which a caller finds the lines of the log that belong to it."""
+
+import os
+import re
+
+HEADER = b"x-request-id"
+
+_SANE = re.compile(rb"[A-Za-z0-9._\-]{1,64}")
+
+
+def request_id(headers: list[tuple[bytes, bytes]]) -> str:
+    """The caller's `X-Request-ID` if it is 1 to 64 letters, digits, dots, dashes or underscores; else a new one."""
+    for name, value in headers:
+        if name == HEADER and _SANE.fullmatch(value):
+            return value.decode("ascii")
+    return os.urandom(16).hex()
