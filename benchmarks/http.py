@@ -9,16 +9,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import peers
 from benchmarks.lender import Lender
-from benchmarks.rounds import Results
+from benchmarks.rounds import Figure, Results
 from cde_assets.processes import Server, free_port
 
 CONNECTIONS = (1, 8, 32)
+PUBLISHED_AT = 8  # connections; the figures at other numbers bear a suffix
 BODIES = 5_000
+FIGURES = {
+    "ours under plain uvicorn": "http_decision_vs_plain_uvicorn",
+    "FastAPI, score only": "http_decision_vs_fastapi_score",
+    "FastAPI, pred_contribs": "http_decision_vs_fastapi_shap",
+    "BentoML api, score only": "http_decision_vs_bentoml_api",
+    "mlflow models serve, score only": "http_decision_vs_mlflow",
+}
 _SCRIPT = """
 local bodies = {}
 for line in io.lines(os.getenv("BODIES")) do bodies[#bodies + 1] = line end
@@ -62,7 +71,8 @@ def contenders(lender: Lender) -> dict[str, Contender]:
     """Ours first, then its peers, all with one worker and one thread for XGBoost."""
     applications, features = lender.write_bodies(BODIES)
     model = lender.home / "mlflow_model"
-    peers.save_for_mlflow(lender.booster.booster, model)
+    names = [feature.name for feature in lender.portfolio.features]
+    peers.save_for_mlflow(lender.booster.booster, pd.DataFrame(lender.matrix[:BODIES], columns=names), model)
     python = [sys.executable, "-m"]
     environment = {
         peers.MODEL: str(lender.booster_file),
@@ -96,7 +106,7 @@ def contenders(lender: Lender) -> dict[str, Contender]:
     }
 
 
-def measure(lender: Lender, rounds: int, seconds: int, console: Console) -> None:
+def measure(lender: Lender, rounds: int, seconds: int, console: Console) -> dict[str, Figure]:
     """Run all contenders in turn, each alone on the machine, and print requests per second and latencies."""
     load = shutil.which("wrk")
     if load is None:
@@ -115,10 +125,15 @@ def measure(lender: Lender, rounds: int, seconds: int, console: Console) -> None
                     if cell.errors:
                         raise SystemExit(f"{name} answered {cell.errors} requests with an error, so its speed is none")
                     cells[connections].setdefault(name, []).append(cell)
+    figures: dict[str, Figure] = {}
     for connections, measured in cells.items():
         rates = {name: [cell.per_second for cell in found] for name, found in measured.items()}
-        Results("requests a second", True, rates).show(console, f"HTTP, {connections} connections")
+        results = Results("requests a second", True, rates)
+        results.show(console, f"HTTP, {connections} connections")
         _show_latencies(console, connections, measured)
+        suffix = "" if connections == PUBLISHED_AT else f"_c{connections}"
+        figures |= results.figures({name: f"{figure}{suffix}" for name, figure in FIGURES.items()})
+    return figures
 
 
 def _show_latencies(console: Console, connections: int, measured: Mapping[str, list[Cell]]) -> None:

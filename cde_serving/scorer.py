@@ -80,13 +80,13 @@ class Scorer:
         bundle = self.releases.serving
         if bundle is None:
             raise NothingPromotedError
-        application = parse_application(bundle.portfolio.application, body)
+        application, request_kept = parse_application(bundle.portfolio.application, body)
         applied_at = self._clock()
         decision = bundle.engine.decide(application, applied_at.date())
         answer = answer_to(application.customer_id, record_id_at(applied_at), applied_at, decision, bundle)
         payload = Payload(
             customer_id=answer.customer_id,
-            request=application.model_dump_json(exclude_unset=True).encode(),
+            request=request_kept,
             features=decision.features,
             score=answer.score,
             answer=_encode(answer),
