@@ -142,5 +142,5 @@ def read_keys(connection: Connection) -> list[ApiKey]:
 def live_rows(connection: Connection, at: str) -> Sequence[Row]:
     """The rows of the keys that count at a moment."""
     unexpired = sa.or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > at)
-    query = sa.select(api_keys).where(api_keys.c.digest.is_not(None), unexpired).order_by(api_keys.c.key_id)
+    query = sa.select(api_keys).where(api_keys.c.revoked_at.is_(None), unexpired).order_by(api_keys.c.key_id)
     return connection.execute(query).all()
