@@ -172,19 +172,20 @@ def test_nothing_promoted_answers_no_batch(open_desk: Any, releases: Releases):
 def test_single_requests_are_answered_while_a_large_batch_is(desk: Desk):
     """No part of a batch holds the event loop for long."""
 
-    async def both() -> tuple[float, int]:
+    async def both() -> tuple[float, float, int]:
         body = {"applications": applications(desk, VARIED * 20)}
         working = asyncio.create_task(desk.client.send("POST", BATCH, json=body))
+        began = last = time.perf_counter()
         longest, turns = 0.0, 0
         while not working.done():
-            began = time.perf_counter()
-            await asyncio.sleep(0.001)
-            longest = max(longest, time.perf_counter() - began)
+            await asyncio.sleep(0)
+            now = time.perf_counter()
+            longest, last = max(longest, now - last), now
             turns += 1
         assert 200 == (await working).status_code
-        return longest, turns
+        return longest, last - began, turns
 
-    longest, turns = asyncio.run(both())
+    longest, whole, turns = asyncio.run(both())
 
     assert turns > len(VARIED) * 20 / batches.AT_ONCE
-    assert longest < 0.1
+    assert longest < whole / 3
