@@ -35,6 +35,7 @@ class _Item:
     body: bytes
     request: KeyedRequest | None = None
     application: Any = None
+    kept: bytes = b""
     result: bytes | Exception | None = None
 
 
@@ -101,7 +102,7 @@ class BatchScorer:
             if KEY not in model.model_fields:
                 item.body, key = _without_key(item.body, key)
             item.request = self._scorer.request_of(item.body, key, tenant)
-            item.application = parse_application(model, item.body)
+            item.application, item.kept = parse_application(model, item.body)
         except (BadKeyError, InvalidApplicationError) as error:
             item.result = error
 
@@ -109,7 +110,7 @@ class BatchScorer:
         application = item.application
         answer = answer_to(application.customer_id, record_id_at(applied_at), applied_at, decision, bundle)
         try:
-            item.result = await self._scorer.recorded(application, answer, decision, bundle, item.request, tenant)
+            item.result = await self._scorer.recorded(item.kept, answer, decision, bundle, item.request, tenant)
         except Exception as error:  # told of this item alone
             item.result = error
 

@@ -10,7 +10,7 @@ from cde_domain.clock import Clock, utc_now
 from cde_serving.records.checkpoints import CheckpointFile
 from cde_serving.records.database import LogUnavailableError, open_engines
 from cde_serving.records.follow_ups import FollowUp, FollowUpStore
-from cde_serving.records.record import DEFAULT_TENANT, ErasedError, Event, Record
+from cde_serving.records.record import ErasedError, Event, Record
 from cde_serving.records.schema import vault
 from cde_serving.records.store import RecordStore
 from cde_serving.records.vault import MasterKey, VaultError
@@ -121,11 +121,11 @@ class DecisionLog:
             raise KeyReusedError
         return known[0]
 
-    def get(self, record_id: str, tenant: str = DEFAULT_TENANT) -> Record | None:
+    def get(self, record_id: str, tenant: str) -> Record | None:
         """A decision, as `RecordStore.get` gives it."""
         return self.store.get(record_id, tenant)
 
-    def find(self, idempotency_key: str, tenant: str = DEFAULT_TENANT) -> Record | None:
+    def find(self, idempotency_key: str, tenant: str) -> Record | None:
         """
         The decision that was asked for under an idempotency key, or None.
 
@@ -137,7 +137,7 @@ class DecisionLog:
             raise KeyInProgressError
         return self.store.find(idempotency_key, tenant)
 
-    def fingerprint(self, body: bytes, tenant: str = DEFAULT_TENANT) -> str:
+    def fingerprint(self, body: bytes, tenant: str) -> str:
         """What a request body is known by beside an idempotency key."""
         return self.master.token("request", tenant, body)
 

@@ -77,7 +77,7 @@ class FollowUps:
         """
 
         def content(record: Record, at: str) -> Content:
-            review: ReviewBody = parse_application(ReviewBody, body)
+            review: ReviewBody = parse_application(ReviewBody, body)[0]
             return Review(
                 record_id=record_id_at(self._clock()),
                 decision_id=record.record_id,
@@ -97,7 +97,7 @@ class FollowUps:
 
         def content(record: Record, at: str) -> Content:
             label = self._bundle().portfolio.outcome
-            given: Any = parse_application(outcome_body(label.good, label.bad), body)
+            given: Any = parse_application(outcome_body(label.good, label.bad), body)[0]
             if not record.applied_at[:10] <= given.date.isoformat() <= at[:10]:
                 raise InvalidApplicationError(
                     [Problem("date", "Date lies before the application or in the future", "date_out_of_range")]

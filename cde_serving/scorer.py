@@ -1,13 +1,14 @@
 """Scores applications: parse, decide, record, answer."""
 
 import asyncio
-from typing import Any
 
 import msgspec
 
 from cde_domain.clock import Clock, utc_now
 from cde_domain.decisions.engine import Decision
 from cde_domain.release import Bundle
+from cde_serving.access.key_ring import KeyRing
+from cde_serving.access.rates import Rates
 from cde_serving.answers import Answer, answer_to
 from cde_serving.applications import InvalidApplicationError, canonical, parse_application
 from cde_serving.decision_log import DecisionLog, KeyReusedError, Record
@@ -25,15 +26,29 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Scorer:
-    """Everything that a running service holds: the followed releases, the decision log, metrics and the clock."""
+    """
+    Everything that a running service holds: the followed releases, the decision log, metrics, API keys and the clock.
+
+    `keys` is None where authentication is switched off.
+    """
 
     def __init__(
-        self, releases: ReleaseFollower, log: DecisionLog, metrics: Metrics, clock: Clock = utc_now, *, promote: str
+        self,
+        releases: ReleaseFollower,
+        log: DecisionLog,
+        metrics: Metrics,
+        clock: Clock = utc_now,
+        *,
+        promote: str,
+        keys: KeyRing | None,
+        rates: Rates,
     ) -> None:
         self.releases = releases
         self.log = log
         self.metrics = metrics
         self.promote = promote  # the command that gets a first model promoted
+        self.keys = keys
+        self.rates = rates
         self.follow_ups = FollowUps(releases, log, clock)
         self.clock = clock
         self.explainer = Explainer()
@@ -88,14 +103,14 @@ class Scorer:
 
     async def _decide(self, body: bytes, request: KeyedRequest | None, tenant: str, explain: Explain) -> bytes:
         bundle = self.serving()
-        application = parse_application(bundle.portfolio.application, body)
+        application, kept = parse_application(bundle.portfolio.application, body)
         applied_at = self.clock()
         decision = bundle.engine.decide(application, applied_at.date())
         answer = answer_to(application.customer_id, record_id_at(applied_at), applied_at, decision, bundle)
         if explain is not Explain.PLAIN:
             explanation = await self.explainer.explain(explain, bundle, application, answer, decision.features)
             answer = msgspec.structs.replace(answer, explanation=explanation)
-        return await self.recorded(application, answer, decision, bundle, request, tenant)
+        return await self.recorded(kept, answer, decision, bundle, request, tenant)
 
     def serving(self) -> Bundle:
         """
@@ -111,17 +126,17 @@ class Scorer:
 
     async def recorded(
         self,
-        application: Any,
+        kept: bytes,
         answer: Answer,
         decision: Decision,
         bundle: Bundle,
         request: KeyedRequest | None,
         tenant: str,
     ) -> bytes:
-        """Record a decision and its answer; returns what to answer, as `DecisionLog.record`."""
+        """Record a decision with its application's request as `kept`; returns as `DecisionLog.record`."""
         payload = Payload(
             customer_id=answer.customer_id,
-            request=application.model_dump_json(exclude_unset=True).encode(),
+            request=kept,
             features=decision.features,
             score=answer.score,
             answer=_encode(answer),
@@ -148,7 +163,9 @@ class Scorer:
         return recorded
 
     def close(self) -> None:
-        """Stop following releases and record what waits."""
+        """Stop following keys and releases, and record what waits."""
+        if self.keys:
+            self.keys.close()
         self.explainer.close()
         self.releases.close()
         self.log.close()

@@ -4,8 +4,9 @@ import msgspec
 import structlog
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
+from cde_serving.access.admission import caller_of
+from cde_serving.access.routes import GuardedRoute
 from cde_serving.batch import BatchScorer
 from cde_serving.idempotency import is_key
 from cde_serving.limits import MAX_BATCH_BODY
@@ -19,8 +20,6 @@ log = structlog.get_logger()
 
 BATCH = SCORE + "/batch"
 
-SCOPES = {BATCH: "score"}
-
 
 class Batch:
     """`POST .../score/batch`."""
@@ -28,7 +27,7 @@ class Batch:
     def __init__(self, scorer: Scorer) -> None:
         self._scorer = scorer
         self._batches = BatchScorer(scorer)
-        self.routes = (Route(BATCH, self._answer, methods=["POST"]),)
+        self.routes = (GuardedRoute(BATCH, self._answer, needs="score", methods=["POST"]),)
 
     async def _answer(self, request: Request) -> Response:
         if not is_json(request.headers.get("content-type", "")):
@@ -41,7 +40,7 @@ class Batch:
         if body is None:
             return json_response(413, {"detail": f"A batch has at most {MAX_BATCH_BODY} bytes"})
         try:
-            results = await self._batches.score(body, idempotency_key=key)
+            results = await self._batches.score(body, idempotency_key=key, tenant=caller_of(request.scope).tenant)
         except REFUSALS as error:
             return refusal(error, self._scorer)
         told_of = [self._told(index, result) for index, result in enumerate(results)]

@@ -5,9 +5,10 @@ import asyncio
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from cde_domain.release import Bundle
+from cde_serving.access.admission import caller_of
+from cde_serving.access.routes import GuardedRoute
 from cde_serving.answers import Answer
 from cde_serving.explanations import Explain
 from cde_serving.records.record import Record
@@ -20,8 +21,6 @@ from cde_serving.shelf import BundleShelf, RetiredBundleError
 
 EXPLANATION = DECISION + "/explanation"
 
-SCOPES = {EXPLANATION: "read"}
-
 BAD_KIND = {"field": "kind", "message": f"Value is none of {', '.join(EXPLAINED)}", "type": "enum"}
 
 _answer = msgspec.json.Decoder(Answer).decode
@@ -33,7 +32,7 @@ class Explanations:
     def __init__(self, scorer: Scorer) -> None:
         self._scorer = scorer
         self._shelf = BundleShelf(scorer.releases)
-        self.routes = (Route(EXPLANATION, self._explained),)
+        self.routes = (GuardedRoute(EXPLANATION, self._explained, needs="read"),)
 
     async def _explained(self, request: Request) -> Response:
         explain = EXPLAINED.get(request.query_params.get("kind", ""))
@@ -43,7 +42,7 @@ class Explanations:
         if not is_decision_id(decision_id):
             return json_response(404, NO_DECISION)
         try:
-            record, bundle = await asyncio.to_thread(self._found, decision_id)
+            record, bundle = await asyncio.to_thread(self._found, decision_id, caller_of(request.scope).tenant)
             if record is None or bundle is None:
                 return json_response(404, NO_DECISION)
             return await self._again(explain, record, bundle)
@@ -52,8 +51,8 @@ class Explanations:
         except REFUSALS as error:
             return refusal(error, self._scorer)
 
-    def _found(self, decision_id: str) -> tuple[Record | None, Bundle | None]:
-        record = self._scorer.log.get(decision_id)
+    def _found(self, decision_id: str, tenant: str) -> tuple[Record | None, Bundle | None]:
+        record = self._scorer.log.get(decision_id, tenant)
         return record, self._shelf.get(record.versions.bundle) if record else None
 
     async def _again(self, explain: Explain, record: Record, bundle: Bundle) -> Response:

@@ -5,8 +5,9 @@ from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
+from cde_serving.access.admission import caller_of
+from cde_serving.access.routes import GuardedRoute
 from cde_serving.decision_log import ErasedError
 from cde_serving.follow_ups import FollowUps, history
 from cde_serving.idempotency import is_key
@@ -21,8 +22,6 @@ REVIEW = DECISION + "/review"
 OUTCOME = DECISION + "/outcome"
 HISTORY = DECISION + "/history"
 
-SCOPES = {REVIEW: "review", OUTCOME: "score", HISTORY: "read"}
-
 Taken = Callable[..., Awaitable[bytes]]
 
 
@@ -33,9 +32,9 @@ class FollowUpRoutes:
         self._scorer = scorer
         self._follow_ups = follow_ups
         self.routes = (
-            Route(REVIEW, self._review, methods=["POST"]),
-            Route(OUTCOME, self._outcome, methods=["POST"]),
-            Route(HISTORY, self._history),
+            GuardedRoute(REVIEW, self._review, needs="review", methods=["POST"]),
+            GuardedRoute(OUTCOME, self._outcome, needs="score", methods=["POST"]),
+            GuardedRoute(HISTORY, self._history, needs="read"),
         )
 
     async def _review(self, request: Request) -> Response:
@@ -58,14 +57,16 @@ class FollowUpRoutes:
         if not is_decision_id(decision_id):
             return json_response(404, NO_DECISION)
         try:
-            return raw_response(201, await take_in(decision_id, body, key=key))
+            return raw_response(201, await take_in(decision_id, body, key=key, tenant=caller_of(request.scope).tenant))
         except REFUSALS as error:
             return refusal(error, self._scorer)
 
     async def _history(self, request: Request) -> Response:
         decision_id = request.path_params["decision_id"]
         try:
-            record = await asyncio.to_thread(self._scorer.log.get, decision_id) if is_decision_id(decision_id) else None
+            if not is_decision_id(decision_id):
+                return json_response(404, NO_DECISION)
+            record = await asyncio.to_thread(self._scorer.log.get, decision_id, caller_of(request.scope).tenant)
             if record is None:
                 return json_response(404, NO_DECISION)
             return json_response(200, history(record, await asyncio.to_thread(self._follow_ups.about, record)))

@@ -4,8 +4,9 @@ import asyncio
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
-from starlette.routing import Route
 
+from cde_serving.access.admission import caller_of
+from cde_serving.access.routes import GuardedRoute
 from cde_serving.notices import NotAdverseError, Notice, notice_of, notice_page
 from cde_serving.routes.decisions import DECISION, NO_DECISION, is_decision_id
 from cde_serving.routes.refusals import REFUSALS, refusal
@@ -15,8 +16,6 @@ from cde_serving.scorer import Scorer
 NOTICE = DECISION + "/notice"
 NOTICE_PAGE = DECISION + "/notice.html"
 
-SCOPES = {NOTICE: "read", NOTICE_PAGE: "read"}
-
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 
 
@@ -25,7 +24,10 @@ class Notices:
 
     def __init__(self, scorer: Scorer) -> None:
         self._scorer = scorer
-        self.routes = (Route(NOTICE, self._either), Route(NOTICE_PAGE, self._page))
+        self.routes = (
+            GuardedRoute(NOTICE, self._either, needs="read"),
+            GuardedRoute(NOTICE_PAGE, self._page, needs="read"),
+        )
 
     async def _either(self, request: Request) -> Response:
         response = await self._answer(request, page=prefers_page(request.headers.get("accept", "")))
@@ -40,7 +42,7 @@ class Notices:
         if not is_decision_id(decision_id):
             return json_response(404, NO_DECISION)
         try:
-            notice = await asyncio.to_thread(self._notice, decision_id)
+            notice = await asyncio.to_thread(self._notice, decision_id, caller_of(request.scope).tenant)
         except NotAdverseError as error:
             return json_response(404, {"detail": str(error)})
         except REFUSALS as error:
@@ -52,8 +54,8 @@ class Notices:
         headers = {"content-security-policy": _POLICY, "cache-control": "no-store"}
         return HTMLResponse(notice_page(notice), headers=headers)
 
-    def _notice(self, decision_id: str) -> Notice | None:
-        record = self._scorer.log.get(decision_id)
+    def _notice(self, decision_id: str, tenant: str) -> Notice | None:
+        record = self._scorer.log.get(decision_id, tenant)
         if record is None:
             return None
         return notice_of(record, self._scorer.follow_ups.about(record), self._scorer.serving().portfolio)

@@ -5,6 +5,7 @@ from urllib.parse import parse_qsl
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from cde_serving.access.admission import caller_of
 from cde_serving.explanations import Explain
 from cde_serving.idempotency import is_key
 from cde_serving.limits import MAX_BODY
@@ -44,10 +45,12 @@ class Score:
         if body is None:
             return json_response(413, {"detail": f"An application has at most {MAX_BODY} bytes"})
         try:
-            known_by = key.decode() if key else None
-            return raw_response(200, await self._scorer.score(body, idempotency_key=known_by, explain=explain))
+            answer = await self._scorer.score(
+                body, idempotency_key=key.decode() if key else None, tenant=caller_of(scope).tenant, explain=explain
+            )
         except REFUSALS as error:
             return refusal(error, self._scorer)
+        return raw_response(200, answer)
 
 
 def _explain(query: bytes) -> Explain | None:

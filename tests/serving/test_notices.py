@@ -12,6 +12,7 @@ from cde_domain.decisions.engine import DecisionEngine
 from cde_domain.governance.adverse_action import missing_from, statements_of
 from cde_domain.portfolio import Creditor, Portfolio, load_portfolio, shipped_portfolios
 from cde_serving.records.erasure import Eraser
+from cde_serving.records.record import DEFAULT_TENANT
 from cde_serving.routes.notices import prefers_page
 from tests.serving.helpers import RECORD, Desk
 from tests.serving.test_follow_ups import REJECTION, follow
@@ -143,7 +144,7 @@ def test_hostile_texts_are_printed_and_never_run(desk: Desk):
     engine = DecisionEngine(portfolio, bundle.engine.model, bundle.engine.policy)
     desk.scorer.releases.serving = replace(bundle, engine=engine)
     answer = rejected(desk)
-    stored = desk.scorer.log.get(answer["decision_id"])
+    stored = desk.scorer.log.get(answer["decision_id"], DEFAULT_TENANT)
     assert stored is not None
     payload = type(RECORD.payload)(
         customer_id=HOSTILE,
