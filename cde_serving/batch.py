@@ -19,11 +19,11 @@ from cde_serving.intake import Intake, take_in
 from cde_serving.limits import MAX_BODY, MOST_APPLICATIONS
 from cde_serving.records.names import record_id_at
 from cde_serving.records.record import DEFAULT_TENANT
-from cde_serving.records.writer import LARGEST_COMMIT
 from cde_serving.scorer import KeyedRequest, Scorer
 
 MOST_BATCHES = 8
 AT_ONCE = 16  # applications that are parsed, or decided, before other requests have their turn
+RECORDED_AT_ONCE = 32  # a single request may wait for one such commit before its own
 KEY = "idempotency_key"
 
 T = TypeVar("T")
@@ -88,7 +88,7 @@ class BatchScorer:
         for _, part in _parts([item for item in items if item.intake is not None], AT_ONCE):
             decided += _decided(part, bundle, applied_at)
             await asyncio.sleep(0)
-        for _, commit in _parts(decided, LARGEST_COMMIT):
+        for _, commit in _parts(decided, RECORDED_AT_ONCE):
             await asyncio.gather(*(self._record(item, one, bundle, applied_at, tenant) for item, one in commit))
         return [await self._result(item, tenant) for item in items]
 
