@@ -7,38 +7,54 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Scope
 
+from cde_serving.access.admission import ROUTE, Admission
+from cde_serving.access.routes import Guarded, GuardedRoute, RouteTable
 from cde_serving.observed import AccessLog, Observed
+from cde_serving.routes.batch import Batch
 from cde_serving.routes.decisions import Decisions
 from cde_serving.routes.docs import Docs
+from cde_serving.routes.explanations import Explanations
+from cde_serving.routes.follow_ups import FollowUpRoutes
+from cde_serving.routes.notices import Notices
 from cde_serving.routes.probes import Probes
-from cde_serving.routes.responses import json_response
+from cde_serving.routes.responses import INTERNAL_ERROR, json_response
 from cde_serving.routes.score import SCORE, Score
 from cde_serving.scorer import Scorer
 
 
 def create_app(scorer: Scorer, access_log: AccessLog = "problems") -> ASGIApp:
-    """The ASGI app over a scorer; whoever opened the scorer closes it."""
-    routes: list[BaseRoute] = [
-        Route(SCORE, Score(scorer), methods=["POST"]),
-        *Decisions(scorer).routes,
-        *Probes(scorer).routes,
-        *Docs(scorer).routes,
-    ]
+    """
+    The ASGI app over a scorer; whoever opened the scorer closes it.
+
+    Raises:
+        UnguardedRouteError: a route does not say who may ask it.
+    """
+    routes = routes_of(scorer)
+    table = RouteTable([*routes, *Docs(scorer, routes).routes])
     handlers: Mapping[Any, Any] = {HTTPException: _http_error, Exception: _internal_error}
-    app = Starlette(routes=routes, exception_handlers=handlers)
+    app = Starlette(routes=table.routes, exception_handlers=handlers)
+    app.router.redirect_slashes = False  # the address to go to would be built from the sender's Host header
 
     def route_of(scope: Scope) -> str:
-        if scope["path"] == SCORE:
-            return SCORE
-        for route in routes:
-            if route.matches(scope)[0] is not Match.NONE:
-                return str(getattr(route, "path", "other"))
-        return "other"
+        found = scope[ROUTE] = table.find(scope)
+        return found.pattern
 
-    return Observed(app, route_of, scorer.metrics, access_log)
+    return Observed(Admission(app, scorer.keys, scorer.rates), route_of, scorer.metrics, access_log)
+
+
+def routes_of(scorer: Scorer) -> list[Guarded]:
+    """The routes that the documentation tells of."""
+    return [
+        GuardedRoute(SCORE, Score(scorer), needs="score", methods=["POST"]),
+        *Batch(scorer).routes,
+        *Decisions(scorer).routes,
+        *Explanations(scorer).routes,
+        *FollowUpRoutes(scorer, scorer.follow_ups).routes,
+        *Notices(scorer).routes,
+        *Probes(scorer).routes,
+    ]
 
 
 async def _http_error(_: Request, error: Exception) -> Response:
@@ -47,4 +63,4 @@ async def _http_error(_: Request, error: Exception) -> Response:
 
 
 async def _internal_error(_: Request, __: Exception) -> Response:
-    return json_response(500, {"detail": "Internal error"})
+    return INTERNAL_ERROR

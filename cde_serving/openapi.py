@@ -1,15 +1,19 @@
 """The OpenAPI document, built from the application model that is being served."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+from pydantic import BaseModel
 
 from cde_domain.release import Bundle
+from cde_serving.access import security
+from cde_serving.access.routes import Guarded
 from cde_serving.answers import Answer
+from cde_serving.limits import MAX_BODY
+from cde_serving.openapi_follow_ups import ANSWERS, EXPLAIN, batch_application, bodies, example_of, follow_up_paths
 from cde_serving.protected import schema_of
 
-MAX_BODY = 64 * 1024
 VERSION = "3.0.3"  # the newest that the bundled Swagger UI renders
 
 _REFERENCE = "#/components/schemas/{}"
@@ -32,24 +36,51 @@ _PROBLEMS = {
         }
     },
 }
-_FAILURE = {"type": "object", "properties": {"detail": {"type": "string"}}}
+_FAILURE = {"type": "object", "required": ["detail"], "properties": {"detail": {"type": "string"}}}
 _NOT_READY = {
     "type": "object",
-    "properties": {"status": {"type": "string"}, "run": {"type": "string"}, "problem": {"type": "string"}},
+    "required": ["status"],
+    "properties": {
+        "status": {"type": "string"},
+        "run": {"type": "string"},
+        "problem": {"type": "string"},
+        "auth": {"type": "string"},
+    },
+}
+# What an application's free text may hold: neither NUL nor characters that change the direction of text.
+_TEXT = r"^[^\u0000\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]*$"
+
+_LINKS = {
+    "decision": {"operationId": "decision", "parameters": {"decision_id": "$response.body#/decision_id"}},
+    "decision_by_key": {
+        "operationId": "decision_by_key",
+        "parameters": {"Idempotency-Key": "$request.header.Idempotency-Key"},
+    },
 }
 
 
-def openapi_document(bundle: Bundle | None) -> dict[str, Any]:
-    """The description of the service; without a bundle an application is any object."""
+def openapi_document(bundle: Bundle | None, routes: Sequence[Guarded]) -> dict[str, Any]:
+    """
+    The description of the service; without a bundle an application is any object.
+
+    Who may ask what, and how a request without permission is answered, comes from the routes.
+    """
     application, schemas = _application(bundle)
-    (answer,), components = msgspec.json.schema_components([Answer], ref_template="#/components/schemas/{name}")
+    (answer, *_), components = msgspec.json.schema_components(
+        [Answer, *ANSWERS], ref_template="#/components/schemas/{name}"
+    )
     schemas |= {name: _to_3_0(schema) for name, schema in components.items()}
+    schemas["BatchApplication"] = batch_application(
+        schemas[bundle.portfolio.application.__name__] if bundle else application
+    )
+    for model in bodies(bundle):
+        schemas |= _schemas_of(model)
     schemas |= {"Problems": _PROBLEMS, "Failure": _FAILURE, "NotReady": _NOT_READY}
     body: dict[str, Any] = {"schema": application}
     if bundle:
         body["example"] = msgspec.to_builtins(bundle.portfolio.example)
     title = f"Credit decisions: {bundle.portfolio.title}" if bundle else "Credit decisions"
-    return {
+    document: dict[str, Any] = {
         "openapi": VERSION,
         "info": {
             "title": title,
@@ -57,14 +88,18 @@ def openapi_document(bundle: Bundle | None) -> dict[str, Any]:
             "description": bundle.portfolio.description if bundle else "Nothing is promoted yet.",
         },
         "paths": {
+            **follow_up_paths(_key(required=False), example_of(bundle)),
             "/api/v1/credit/score": {
                 "post": {
                     "operationId": "score",
                     "summary": "Decide an application",
-                    "parameters": [_key(required=False)],
+                    "parameters": [_key(required=False), EXPLAIN],
                     "requestBody": {"required": True, "content": {"application/json": body}},
                     "responses": {
-                        "200": _response("The decision, recorded before it is answered", answer),
+                        "200": {
+                            **_response("The decision, recorded before it is answered", answer),
+                            "links": _LINKS,
+                        },
                         "400": _response("The Idempotency-Key is not usable", _named("Failure")),
                         "409": _response("A request with this Idempotency-Key is being answered", _named("Failure")),
                         "410": _response("The decision under this Idempotency-Key was erased", _named("Failure")),
@@ -94,6 +129,7 @@ def openapi_document(bundle: Bundle | None) -> dict[str, Any]:
                         ),
                         "409": _response("The request is being answered", _named("Failure")),
                         "410": _response("The decision was erased", _named("Failure")),
+                        "503": _response("Decisions cannot be read at the moment", _named("Failure")),
                     },
                 }
             },
@@ -113,6 +149,7 @@ def openapi_document(bundle: Bundle | None) -> dict[str, Any]:
                         "200": _response("The answer, byte for byte", answer),
                         "404": _response("There is no such decision", _named("Failure")),
                         "410": _response("The decision was erased", _named("Failure")),
+                        "503": _response("Decisions cannot be read at the moment", _named("Failure")),
                     },
                 }
             },
@@ -132,19 +169,25 @@ def openapi_document(bundle: Bundle | None) -> dict[str, Any]:
                 }
             },
         },
-        "components": {"schemas": schemas},
+        "components": {"schemas": schemas, "securitySchemes": security.SCHEMES},
     }
+    security.describe(document["paths"], routes, _response("", _named("Failure"))["content"])
+    return document
 
 
 def _application(bundle: Bundle | None) -> tuple[dict[str, Any], dict[str, Any]]:
     if bundle is None:
         return {"type": "object"}, {}
     model = bundle.portfolio.application
-    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-    parts = schema.pop("$defs", {})
-    schemas = {name: _to_3_0(part) for name, part in {**parts, model.__name__: schema}.items()}
+    schemas = _schemas_of(model)
     schemas[model.__name__]["properties"] |= schema_of(bundle.portfolio)
     return _named(model.__name__), schemas
+
+
+def _schemas_of(model: type[BaseModel]) -> dict[str, Any]:
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    parts = schema.pop("$defs", {})
+    return {name: _to_3_0(part) for name, part in {**parts, model.__name__: schema}.items()}
 
 
 def _key(*, required: bool) -> dict[str, Any]:
@@ -179,6 +222,8 @@ def _to_3_0(schema: Any) -> Any:
     result: dict[str, Any] = {}
     for keyword, value in schema.items():
         result |= _keyword_in_3_0(keyword, value)
+    if schema.get("type") == "string" and not {"pattern", "format", "enum", "const"} & schema.keys():
+        result["pattern"] = _TEXT
     if "$ref" in result and len(result) > 1:
         result["allOf"] = [{"$ref": result.pop("$ref")}]  # OpenAPI 3.0 ignores what stands beside a reference
     return result

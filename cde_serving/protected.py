@@ -6,13 +6,27 @@ from typing import Any
 
 from cde_domain.portfolio import Portfolio
 from cde_domain.protected_names import PROTECTED_WORDS, is_named
-from cde_serving.applications import InvalidApplicationError, Problem, refuse_duplicate_keys
+from cde_serving.applications import InvalidApplicationError, Problem, parse_application, refuse_duplicate_keys
 
 PROTECTED = "protected_attribute"
 NOT_COLLECTED = (
     "Protected attribute: no decision may depend on it, and this portfolio does not collect it for monitoring. "
     "Leave it out"
 )
+
+
+def parse_apart(portfolio: Portfolio, body: bytes) -> tuple[Any, bytes, Mapping[str, str] | None]:
+    """
+    The application in a JSON body and what is kept of it, as `parse_application`, and its protected attributes apart.
+
+    Raises:
+        InvalidApplicationError: as `parse_application`, and where a protected attribute is not collected.
+    """
+    try:
+        decided_on, protected = set_apart(portfolio, body)
+        return *parse_application(portfolio.application, decided_on), protected
+    except InvalidApplicationError as error:
+        raise explained(portfolio, error) from None
 
 
 def set_apart(portfolio: Portfolio, body: bytes) -> tuple[bytes, Mapping[str, str] | None]:

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-Kind = Literal["decision", "protected", "restriction", "erasure"]
+Kind = Literal["decision", "protected", "restriction", "erasure", "review", "outcome", "key_created", "key_revoked"]
 
 DEFAULT_TENANT = "default"
 
@@ -88,10 +88,10 @@ class Record:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """
-    Something that is done to a customer's data, kept in the chain without a payload.
+    Something that is done to a customer's data or to an API key, kept in the chain without a payload.
 
-    `customer` is the token. A restriction keeps the data `keep_days` after the last decision; an erasure shreds what is
-    kept no longer.
+    `customer` is the token, or the id of the API key, whose `row` a creation adds. A restriction keeps the data
+    `keep_days` after the last decision; an erasure shreds what is kept no longer.
     """
 
     record_id: str
@@ -102,3 +102,4 @@ class Event:
     by: str
     keep_days: int = 0
     tenant: str = DEFAULT_TENANT
+    row: Mapping[str, str | None] | None = None

@@ -1,6 +1,6 @@
 """Replaying the decision log: does the bundle that decided still decide the same?"""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -70,7 +70,7 @@ class Replayer:
         scores: list[float] = []
         same_code = self._versions(bundle).code == record.versions.code
         try:
-            matrix = matrix_of(bundle.portfolio.features, record)
+            matrix = matrix_of(bundle.portfolio.features, record.payload.features)
             again = bundle.engine.decide_features(matrix)
             differences += _differences(record, again, "features")
             scores += _score_difference(record, again)
@@ -99,11 +99,11 @@ class Replayer:
         return self._loaded[digest]
 
 
-def matrix_of(features: tuple[Feature, ...], record: Record) -> NDArray[np.float64]:
-    """The recorded features as the model took them, float64 of shape (1, features)."""
+def matrix_of(features: tuple[Feature, ...], recorded: Mapping[str, float | str | None]) -> NDArray[np.float64]:
+    """Recorded features as the model took them, float64 of shape (1, features)."""
     values: list[float] = []
     for feature in features:
-        value: Any = record.payload.features[feature.name]
+        value: Any = recorded[feature.name]
         if value is None:
             values.append(np.nan)
         else:

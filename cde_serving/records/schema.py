@@ -30,6 +30,7 @@ records = sa.Table(
     sa.Column("policy_version", sa.String(64)),
     sa.Column("code", sa.String(64)),
     sa.Column("payload", sa.LargeBinary),
+    sa.Column("about", sa.String(32)),  # the decision that a review or an outcome is about
     sa.Column("previous", sa.String(64), nullable=False),
     sa.Column("hash", sa.String(64), nullable=False),
     sa.Index("records_by_id", "record_id", unique=True),
@@ -39,6 +40,19 @@ records = sa.Table(
         unique=True,
         sqlite_where=sa.text("idempotency IS NOT NULL"),
         postgresql_where=sa.text("idempotency IS NOT NULL"),
+    ),
+    # Both hold reviews and outcomes alone: a decision writes to neither.
+    sa.Index(
+        "records_by_decision",
+        "about",
+        sqlite_where=sa.text("about IS NOT NULL"),
+        postgresql_where=sa.text("about IS NOT NULL"),
+    ),
+    sa.Index(
+        "follow_ups_by_time",
+        "recorded_at",
+        sqlite_where=sa.text("about IS NOT NULL"),
+        postgresql_where=sa.text("about IS NOT NULL"),
     ),
 )
 
@@ -55,6 +69,23 @@ customer_keys = sa.Table(
     sa.Column("erased_at", sa.String(32)),
     # Its rows come in random order: one tree to write, not two.
     sqlite_with_rowid=False,
+)
+
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("key_id", sa.String(12), primary_key=True),
+    sa.Column("tenant", sa.String(64), nullable=False),
+    sa.Column("scopes", sa.String(64), nullable=False),  # with spaces between
+    sa.Column("rate", sa.String(64)),
+    sa.Column("name", sa.String(100)),
+    sa.Column("last_digits", sa.String(8), nullable=False),
+    sa.Column("digest", sa.String(64)),  # null once revoked
+    sa.Column("created_at", sa.String(32), nullable=False),
+    sa.Column("created_by", sa.String(64), nullable=False),
+    sa.Column("expires_at", sa.String(32)),
+    sa.Column("revoked_at", sa.String(32)),
+    sa.Column("revoked_by", sa.String(64)),
 )
 
 vault = sa.Table(

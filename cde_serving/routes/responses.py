@@ -1,11 +1,19 @@
 """What every route needs: bodies read within a limit, JSON written, nothing cached."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 from starlette.responses import Response
 from starlette.types import Receive
+
+_JSON_TYPE = re.compile(r"application/(?:json|[\w.\-]+\+json)\s*(?:;.*)?", re.IGNORECASE | re.DOTALL)
+
+
+def is_json(content_type: str) -> bool:
+    """Whether a content type is JSON."""
+    return _JSON_TYPE.fullmatch(content_type) is not None
 
 
 async def read_body(receive: Receive, announced: bytes, limit: int) -> bytes | None:
@@ -36,3 +44,6 @@ def json_response(status: int, content: Any, headers: Mapping[str, str] | None =
 def raw_response(status: int, content: bytes, headers: Mapping[str, str] | None = None) -> Response:
     """An answer of bytes that are JSON already."""
     return Response(content, status, {"cache-control": "no-store", **(headers or {})}, media_type="application/json")
+
+
+INTERNAL_ERROR = json_response(500, {"detail": "Internal error"})

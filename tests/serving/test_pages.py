@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from cde_serving.app import routes_of
 from tests.serving.helpers import EVIDENCE, SCORE, Desk, Releases, releases_in
 from tests.support import NAME
 
@@ -166,9 +167,9 @@ class TestDocumentation:
         assert ["customer_id", "annual_income", "loan_amount", "loan_purpose"] == document["components"]["schemas"][
             "TinyApplication"
         ]["required"]
-        assert {"200", "400", "409", "410", "413", "415", "422", "503"} == set(
-            document["paths"][SCORE]["post"]["responses"]
-        )
+        own = {"200", "400", "409", "410", "413", "415", "422", "503"}
+        refusals = {"401", "403", "429", "431", "503"}
+        assert own | refusals == set(document["paths"][SCORE]["post"]["responses"])
 
     def test_the_documented_example_is_decided(self, desk: Desk) -> None:
         """Pasting the example from the page works."""
@@ -226,3 +227,11 @@ class TestDocumentation:
 def test_an_unknown_path_is_not_found(desk: Desk, path: str) -> None:
     """404 in JSON."""
     assert 404 == desk.client.get(path).status_code
+
+
+def test_every_route_of_the_service_is_documented(desk: Desk) -> None:
+    """Nobody has to read the code to find a route."""
+    documented = set(desk.client.get("/openapi.json").json()["paths"])
+
+    served = {route.path for route in routes_of(desk.scorer) if route.path.startswith("/api/")}
+    assert served == {path for path in documented if path.startswith("/api/")}

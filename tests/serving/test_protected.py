@@ -23,6 +23,7 @@ from cde_serving.applications import InvalidApplicationError, parse_application
 from cde_serving.protected import NOT_COLLECTED, explained, set_apart
 from cde_serving.records.erasure import Eraser
 from cde_serving.records.monitoring import monitored
+from cde_serving.records.record import DEFAULT_TENANT
 from cde_serving.records.replay import Replayer
 from cde_serving.records.schema import records
 from cde_serving.records.verify import verify_log
@@ -116,10 +117,11 @@ class TestWithCollection:
         answer = monitoring_desk.score(gender="female", religion="none").json()
         monitoring_desk.score(customer_id="customer-2", gender=None)
         log = monitoring_desk.scorer.log
-        record = log.get(answer["decision_id"])
+        record = log.get(answer["decision_id"], DEFAULT_TENANT)
         (kept,) = monitored(log.read_engine, log.master)
         with log.read_engine.connect() as connection:
-            customers = connection.execute(sa.select(records.c.customer, records.c.kind)).all()
+            of_customers = sa.select(records.c.customer, records.c.kind).where(records.c.kind != "key_created")
+            customers = connection.execute(of_customers).all()
 
         assert record is not None
         assert record.protected is None
@@ -153,7 +155,18 @@ class TestWithCollection:
         found = verify_log(log.read_engine, tmp_path / "checkpoints.jsonl", TrustedKeys.read(tmp_path / "log.pub"))
 
         assert ("identical", True) == (again.outcome, again.from_request)
-        assert ((), 2, 1) == (found.problems, found.records, log.count())
+        assert ((), 1 + 2, 1) == (found.problems, found.records, log.count())  # the first is the API key's
+
+    def test_in_a_batch_it_is_kept_apart_or_refused_item_by_item(self, monitoring_desk: Desk) -> None:
+        people = [{"gender": "other"}, {"gender": "Jane-Doe"}, {"caste": "x"}, {}]
+        batch = {"applications": [{**monitoring_desk.example, **person} for person in people]}
+        results = monitoring_desk.client.post(f"{SCORE}/batch", json=batch).json()["results"]
+        log = monitoring_desk.scorer.log
+        (kept,) = monitored(log.read_engine, log.master)
+
+        assert [200, 422, 422, 200] == [result["status"] for result in results]
+        assert "protected_attribute" == results[2]["detail"][0]["type"]
+        assert (results[0]["answer"]["decision_id"], {"gender": "other"}) == (kept.decision_id, kept.attributes)
 
     def test_an_erased_customer_is_no_longer_monitored(self, monitoring_desk: Desk) -> None:
         monitoring_desk.score(gender="female")
@@ -188,7 +201,7 @@ class TestWithCollection:
 
         first, second = silent.json(), told.json()
         log = monitoring_desk.scorer.log
-        one, other = log.get(first.pop("decision_id")), log.get(second.pop("decision_id"))
+        one, other = (log.get(answer.pop("decision_id"), DEFAULT_TENANT) for answer in (first, second))
         assert (200, first) == (told.status_code, second)
         assert one is not None
         assert other is not None
