@@ -1,6 +1,8 @@
 """What Prometheus scrapes: bounded labels only, and nothing about a person."""
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from cde_domain.decisions.engine import Decision
 
@@ -24,6 +26,11 @@ class Metrics:
         self._load_failures = Counter(
             "cde_release_load_failures", "Promoted bundles that could not be served", registry=self._registry
         )
+        self._experiment_failures = Counter(
+            "cde_experiment_failures", "Experiments that could not be run", registry=self._registry
+        )
+        self._shadows = Counter("cde_shadow_decisions", "Shadow decisions", ("fate",), registry=self._registry)
+        self._lookups = Counter("cde_bureau_lookups", "Lookups at the bureau", ("result",), registry=self._registry)
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         """Count a request; `route` is the pattern, never the path."""
@@ -39,6 +46,22 @@ class Metrics:
     def release_failed(self) -> None:
         """Count a promoted bundle that could not be served."""
         self._load_failures.inc()
+
+    def experiment_failed(self) -> None:
+        """Count an experiment that could not be run."""
+        self._experiment_failures.inc()
+
+    def shadow_decided(self, fate: str) -> None:
+        """Count a shadow decision: recorded, dropped or failed."""
+        self._shadows.labels(fate).inc()
+
+    def bureau_asked(self, result: str) -> None:
+        """Count a lookup: fetched, unavailable, invalid or breaker_open."""
+        self._lookups.labels(result).inc()
+
+    def watch(self, name: str, documentation: str, value: Callable[[], float]) -> None:
+        """Show a value as it is when the page is asked for."""
+        Gauge(name, documentation, registry=self._registry).set_function(value)
 
     def page(self) -> bytes:
         """All metrics in Prometheus' text format."""

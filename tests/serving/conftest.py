@@ -9,7 +9,9 @@ import pytest
 
 from cde_serving.app import create_app
 from cde_serving.follower import ReleaseFollower
+from cde_serving.kill_switch import KillSwitch
 from cde_serving.metrics import Metrics
+from cde_serving.plan import PlanFollower
 from cde_serving.scorer import Scorer
 from tests.serving.helpers import NOON, AppClient, Desk, Releases, Server, open_log, releases_in, start_server
 from tests.serving.postgres import Postgres, running_postgres
@@ -45,7 +47,15 @@ def open_desk(tiny: TinyLoans, tmp_path: Path) -> Iterator[Callable[[Releases], 
             metrics = Metrics()
             follower = ReleaseFollower(releases.store, on_failure=metrics.release_failed)
             follower.start()
-            scorer = Scorer(follower, log, metrics, clock=lambda: NOON, promote="make demo")
+            scorer = Scorer(
+                follower,
+                log,
+                metrics,
+                clock=lambda: NOON,
+                promote="make demo",
+                switch=KillSwitch(log.read_engine, NAME),
+                plan=PlanFollower(releases.store, on_failure=metrics.experiment_failed),
+            )
             stack.callback(scorer.close)
             return Desk(scorer, AppClient(create_app(scorer)), dict(tiny.portfolio.example))
 
