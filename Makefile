@@ -50,7 +50,7 @@ check: $(READY) ## format, lint, types, import contracts
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 
-bench: $(READY) ## speed beside other ways to serve the same model; needs wrk (apt-get install wrk)
+bench: $(READY) ## speed beside other ways to serve the same model, into benchmarks/latest.json; needs wrk (apt-get install wrk)
 	@$(BIN)/python -W ignore -m benchmarks
 
 lock: $(READY) ## renew both lock files

@@ -1,5 +1,6 @@
 """The command line of the benchmarks."""
 
+import json
 import os
 import platform
 import tempfile
@@ -11,6 +12,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from benchmarks.rounds import Figure
+
+LATEST = Path(__file__).parent / "latest.json"
 PARTS = ("decision", "http", "batch", "size")
 
 Part = StrEnum("Part", PARTS)  # type: ignore[misc]
@@ -32,20 +36,23 @@ def _measure(parts: Sequence[Part], rounds: int, seconds: int, home: Path, conso
     from benchmarks import batch, decision, http, size
     from benchmarks.lender import ROWS, TREES, open_lender
 
-    console.print(f"{_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    machine = f"{_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    console.print(machine)
     console.print(
         f"{TREES.rounds} trees of depth {TREES.max_depth} on {ROWS:,} simulated personal loans; {rounds} rounds"
     )
     lender = open_lender(home)
+    figures: dict[str, Figure] = {}
     if "decision" in parts:
-        decision.measure(lender, rounds).show(console, "One explained decision in process")
+        figures |= decision.measure(lender, rounds, console)
     if "batch" in parts:
-        batch.scores_of_a_million(lender, rounds).show(console, "Batch, Parquet to Parquet, without reasons")
-        batch.with_reasons(lender, rounds).show(console, "Batch, with reasons")
+        figures |= batch.measure(lender, rounds, console)
     if "size" in parts:
-        size.show(home, console)
+        figures |= size.measure(home, console)
     if "http" in parts:
-        http.measure(lender, rounds, seconds, console)
+        figures |= http.measure(lender, rounds, seconds, console)
+    LATEST.write_text(json.dumps({"machine": machine, **figures}, indent=2) + "\n", encoding="utf-8")
+    console.print(f"written to {LATEST}")
 
 
 def _processor() -> str:

@@ -7,12 +7,14 @@ from datetime import date
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from benchmarks.lender import Array, Lender
-from benchmarks.rounds import Results, in_turn
+from benchmarks.rounds import Figure, in_turn
 from cde_domain.training.boosting import to_dmatrix
 
 ASKED = 1_000
+KERNEL = "the kernel alone: score and contributions"
 TODAY = date(2026, 3, 2)
 
 
@@ -26,7 +28,7 @@ def median_us(work: Callable[[Any], object], given: Sequence[Any]) -> float:
     return float(np.median(times)) / 1e3
 
 
-def measure(lender: Lender, rounds: int) -> Results:
+def measure(lender: Lender, rounds: int, console: Console) -> dict[str, Figure]:
     """Ours starts from the body of a request; the others are given the features as an array."""
     import shap
 
@@ -51,10 +53,13 @@ def measure(lender: Lender, rounds: int) -> Results:
     contenders: dict[str, Callable[[], float]] = {
         "explained decision from a validated application": lambda: median_us(decide_validated, applications),
         "the same from the request's bytes": lambda: median_us(decide, bodies),
-        "the kernel alone: score and contributions": lambda: median_us(engine.model.trees.explain, rows),
+        KERNEL: lambda: median_us(engine.model.trees.explain, rows),
         "XGBoost pred_contribs": lambda: median_us(contributions, rows),
         "shap.TreeExplainer": lambda: median_us(tree_explainer, rows[:200]),
     }
     for warm_up in contenders.values():
         warm_up()
-    return in_turn(contenders, rounds, unit="µs a decision")
+    results = in_turn(contenders, rounds, unit="µs a decision")
+    results.show(console, "One explained decision in process")
+    names = {"XGBoost pred_contribs": "explain_vs_pred_contribs", "shap.TreeExplainer": "explain_vs_shap"}
+    return results.figures(names, ours=KERNEL)

@@ -9,23 +9,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import peers
 from benchmarks.lender import Lender
-from benchmarks.rounds import Results
+from benchmarks.rounds import Figure, Results
 from cde_assets.processes import Server, free_port
 
 CONNECTIONS = (1, 8, 32)
+PUBLISHED_AT = 8  # connections; the figures at other numbers bear a suffix
 BODIES = 5_000
+FIGURES = {
+    "ours under plain uvicorn": "http_decision_vs_plain_uvicorn",
+    "FastAPI, score only": "http_decision_vs_fastapi_score",
+    "FastAPI, pred_contribs": "http_decision_vs_fastapi_shap",
+    "BentoML api, score only": "http_decision_vs_bentoml_api",
+    "mlflow models serve, score only": "http_decision_vs_mlflow",
+}
 _SCRIPT = """
 local bodies = {}
 for line in io.lines(os.getenv("BODIES")) do bodies[#bodies + 1] = line end
 local number = 0
+local headers = {["Content-Type"] = "application/json", ["Authorization"] = os.getenv("AUTHORIZATION")}
 request = function()
   number = number % #bodies + 1
-  return wrk.format("POST", nil, {["Content-Type"] = "application/json"}, bodies[number])
+  return wrk.format("POST", nil, headers, bodies[number])
 end
 done = function(summary, latency, requests)
   local errors = summary.errors
@@ -44,6 +54,7 @@ class Contender:
     path: str
     bodies: Path
     environment: Mapping[str, str]
+    key: str = ""  # an API key, if it asks for one
 
 
 @dataclass(frozen=True)
@@ -60,7 +71,8 @@ def contenders(lender: Lender) -> dict[str, Contender]:
     """Ours first, then its peers, all with one worker and one thread for XGBoost."""
     applications, features = lender.write_bodies(BODIES)
     model = lender.home / "mlflow_model"
-    peers.save_for_mlflow(lender.booster.booster, model)
+    names = [feature.name for feature in lender.portfolio.features]
+    peers.save_for_mlflow(lender.booster.booster, pd.DataFrame(lender.matrix[:BODIES], columns=names), model)
     python = [sys.executable, "-m"]
     environment = {
         peers.MODEL: str(lender.booster_file),
@@ -73,6 +85,7 @@ def contenders(lender: Lender) -> dict[str, Contender]:
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # mlflow starts the uvicorn it finds there
     }
     score = "/api/v1/credit/score"
+    key = lender.new_key()
 
     def uvicorn(factory: str) -> list[str]:
         return [*python, "uvicorn", f"benchmarks.peers:{factory}", "--factory", "--no-access-log", "--port", "PORT"]
@@ -83,9 +96,9 @@ def contenders(lender: Lender) -> dict[str, Contender]:
     mlflow = [*python, "mlflow", "models", "serve", "-m", str(model), "--env-manager", "local", "-w", "1", "-p", "PORT"]
     return {
         "ours: explained, recorded decision": Contender(
-            bento("cde_serving.service:CreditDecisionService"), score, applications, environment
+            bento("cde_serving.service:CreditDecisionService"), score, applications, environment, key
         ),
-        "ours under plain uvicorn": Contender(uvicorn("plain_uvicorn"), score, applications, environment),
+        "ours under plain uvicorn": Contender(uvicorn("plain_uvicorn"), score, applications, environment, key),
         "FastAPI, score only": Contender(uvicorn("score_only"), "/score", applications, environment),
         "FastAPI, pred_contribs": Contender(uvicorn("with_contributions"), "/score", applications, environment),
         "BentoML api, score only": Contender(bento("benchmarks.peers:BentoApi"), "/score", features, environment),
@@ -93,7 +106,7 @@ def contenders(lender: Lender) -> dict[str, Contender]:
     }
 
 
-def measure(lender: Lender, rounds: int, seconds: int, console: Console) -> None:
+def measure(lender: Lender, rounds: int, seconds: int, console: Console) -> dict[str, Figure]:
     """Run all contenders in turn, each alone on the machine, and print requests per second and latencies."""
     load = shutil.which("wrk")
     if load is None:
@@ -112,10 +125,15 @@ def measure(lender: Lender, rounds: int, seconds: int, console: Console) -> None
                     if cell.errors:
                         raise SystemExit(f"{name} answered {cell.errors} requests with an error, so its speed is none")
                     cells[connections].setdefault(name, []).append(cell)
+    figures: dict[str, Figure] = {}
     for connections, measured in cells.items():
         rates = {name: [cell.per_second for cell in found] for name, found in measured.items()}
-        Results("requests a second", True, rates).show(console, f"HTTP, {connections} connections")
+        results = Results("requests a second", True, rates)
+        results.show(console, f"HTTP, {connections} connections")
         _show_latencies(console, connections, measured)
+        suffix = "" if connections == PUBLISHED_AT else f"_c{connections}"
+        figures |= results.figures({name: f"{figure}{suffix}" for name, figure in FIGURES.items()})
+    return figures
 
 
 def _show_latencies(console: Console, connections: int, measured: Mapping[str, list[Cell]]) -> None:
@@ -153,6 +171,7 @@ class _Running:
 
 def _load(load: str, script: Path, contender: Contender, url: str, connections: int, seconds: int) -> Cell:
     command = [load, "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", str(script), url]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env={"BODIES": str(contender.bodies)})
+    environment = {"BODIES": str(contender.bodies), "AUTHORIZATION": f"Bearer {contender.key}"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     said = json.loads(done.stdout.splitlines()[-1])
     return Cell(1e6 * said["requests"] / said["us"], said["p50_us"] / 1e3, said["p99_us"] / 1e3, said["errors"])

@@ -1,5 +1,6 @@
 """The lender of the benchmarks: simulated personal loans, and one promoted model of 300 trees of depth 5."""
 
+import asyncio
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from cde_domain.release import Bundle, load_bundle, write_bundle
 from cde_domain.training.boosting import BoostedTrees, BoostingSettings
 from cde_domain.training.challenger import fit_scoring_model
 from cde_resources.releases import ReleasesResource
+from cde_serving.access.issuing import KeyIssuer
+from cde_serving.decision_log import DecisionLog
 from cde_serving.settings import Settings
 
 NAME = "personal_loan"
@@ -47,6 +50,15 @@ class Lender:
     def booster_file(self) -> Path:
         """The model in XGBoost's own form."""
         return self.home / "model.ubj"
+
+    def new_key(self) -> str:
+        """An API key for scoring, as fast as it can be asked."""
+        log = DecisionLog.open(Settings(home=self.home, portfolio=NAME, _env_file=None), NAME)
+        try:
+            issuer = KeyIssuer(log, NAME, by="benchmarks")
+            return asyncio.run(issuer.create(tenant="default", scopes=["score"], rate="1000000/second"))[1]
+        finally:
+            log.close()
 
     def applications(self, count: int) -> list[dict[str, Any]]:
         """So many different applications as JSON objects."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import bentoml
 import numpy as np
+import pandas as pd
 import xgboost
 from fastapi import FastAPI, Request
 
@@ -82,24 +83,9 @@ class BentoApi:
         return {"score": float(self._booster.inplace_predict(row)[0])}
 
 
-def save_for_mlflow(booster: xgboost.Booster, folder: Path) -> None:
-    """The model as `mlflow models serve` wants it; XGBoost's own flavour forgets which features are categories."""
-    from mlflow import pyfunc
+def save_for_mlflow(booster: xgboost.Booster, features: pd.DataFrame, folder: Path) -> None:
+    """The model as MLflow's XGBoost flavour writes it, with the signature that MLflow asks for."""
+    import mlflow
 
-    class Scores(pyfunc.PythonModel):  # type: ignore[name-defined]
-        """The score and nothing else."""
-
-        def load_context(self, context: Any) -> None:
-            import xgboost
-
-            self.booster = xgboost.Booster(model_file=context.artifacts["model"])
-            self.booster.set_param({"nthread": 1})
-
-        def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
-            import numpy as np
-
-            return self.booster.inplace_predict(model_input.to_numpy(dtype=np.float64))
-
-    path = folder.with_suffix(".ubj")
-    booster.save_model(path)
-    pyfunc.save_model(folder, python_model=Scores(), artifacts={"model": str(path)}, pip_requirements=[])
+    signature = mlflow.models.infer_signature(features, booster.inplace_predict(features.to_numpy()))
+    mlflow.xgboost.save_model(booster, folder, signature=signature, pip_requirements=[])

@@ -7,6 +7,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+Figure = dict[str, float | int | str]  # ours, peer, ratio (more than 1: ours is better), unit, n
+
 
 @dataclass(frozen=True)
 class Results:
@@ -20,6 +22,22 @@ class Results:
         """How many times better ours is than a contender, round by round."""
         pairs = zip(next(iter(self.values.values())), self.values[name], strict=True)
         return [ours / theirs if self.higher_is_better else theirs / ours for ours, theirs in pairs]
+
+    def figures(self, names: Mapping[str, str], ours: str | None = None) -> dict[str, Figure]:
+        """The figures of contenders under their published names; `ours` is the first contender unless named."""
+        mine = ours or next(iter(self.values))
+        found: dict[str, Figure] = {}
+        for contender, name in names.items():
+            pairs = list(zip(self.values[mine], self.values[contender], strict=True))
+            ratios = [our / peer if self.higher_is_better else peer / our for our, peer in pairs]
+            found[name] = {
+                "ours": float(np.median(self.values[mine])),
+                "peer": float(np.median(self.values[contender])),
+                "ratio": float(np.median(ratios)),
+                "unit": self.unit,
+                "n": len(ratios),
+            }
+        return found
 
     def show(self, console: Console, title: str) -> None:
         """Print median and range of every contender, and of its ratio to ours."""

@@ -14,6 +14,10 @@ app = typer.Typer(
 experiment_app = typer.Typer(no_args_is_help=True, help="Let a challenger decide for a share of the customers.")
 app.add_typer(experiment_app, name="experiment")
 
+keys_app = typer.Typer(no_args_is_help=True, help="API keys: who may ask the service for what.")
+app.add_typer(keys_app, name="keys")
+
+KeyPortfolioOption = Annotated[str | None, typer.Option("--portfolio", help="As for the other commands.")]
 PortfolioArgument = Annotated[
     str | None,
     typer.Argument(
@@ -193,6 +197,7 @@ def verify_log(
 def replay(
     decision_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="The decision.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every recorded decision.")] = False,
+    tenant: Annotated[str, typer.Option(help="Whose decision ID is.")] = "default",
     portfolio: Annotated[str | None, typer.Option(help="The portfolio, as for the other commands.")] = None,
     bundles: Annotated[
         Path | None, typer.Option(exists=True, file_okay=False, help="A further folder of bundles.")
@@ -204,7 +209,7 @@ def replay(
     settings = _choose(portfolio)
     from cde_assets.log_commands import replay as take_again
 
-    raise typer.Exit(take_again(settings, decision_id, bundles))
+    raise typer.Exit(take_again(settings, decision_id, bundles, tenant))
 
 
 @app.command()
@@ -212,6 +217,7 @@ def erase(
     customer: Annotated[str | None, typer.Argument(metavar="[CUSTOMER]", help="The customer's id.")] = None,
     now: Annotated[bool, typer.Option("--now", help="No duty to keep applies: shred at once.")] = False,
     due: Annotated[bool, typer.Option("--due", help="Shred whoever's retention has ended.")] = False,
+    tenant: Annotated[str, typer.Option(help="Whose customer it is.")] = "default",
     portfolio: Annotated[str | None, typer.Option(help="The portfolio, as for the other commands.")] = None,
 ) -> None:
     """Erase a customer: restrict at once, and shred the key when the retention ends. The chain still verifies."""
@@ -220,7 +226,44 @@ def erase(
     settings = _choose(portfolio)
     from cde_assets.log_commands import erase as carry_out
 
-    raise typer.Exit(carry_out(settings, customer, now=now, due=due))
+    raise typer.Exit(carry_out(settings, customer, now=now, due=due, tenant=tenant))
+
+
+@keys_app.command("create")
+def create_key(
+    scope: Annotated[list[str], typer.Option(help="score, read, review or admin; give it once for each.")],
+    tenant: Annotated[str, typer.Option(help="Whose decisions it makes and sees; no other tenant does.")],
+    rate: Annotated[str | None, typer.Option(help="How often it may ask, like 100/second.")] = None,
+    name: Annotated[str | None, typer.Option(help="What it is for, like 'core banking'.")] = None,
+    days: Annotated[int | None, typer.Option(min=1, max=3650, help="How long it counts; for good by default.")] = None,
+    portfolio: KeyPortfolioOption = None,
+) -> None:
+    """Create an API key and print it, this once; the decision log keeps a keyed hash and who created it."""
+    settings = _choose(portfolio)
+    from cde_assets.key_commands import create
+
+    raise typer.Exit(create(settings, tenant=tenant, scopes=scope, rate=rate, name=name, days=days))
+
+
+@keys_app.command("revoke")
+def revoke_key(
+    key_id: Annotated[str, typer.Argument(metavar="KEYID", help="The key's id, its middle part.")],
+    portfolio: KeyPortfolioOption = None,
+) -> None:
+    """Revoke an API key: a running service lets it in for a second more at most."""
+    settings = _choose(portfolio)
+    from cde_assets.key_commands import revoke
+
+    raise typer.Exit(revoke(settings, key_id))
+
+
+@keys_app.command("list")
+def list_keys(portfolio: KeyPortfolioOption = None) -> None:
+    """Print every API key, also revoked ones, without its secret."""
+    settings = _choose(portfolio)
+    from cde_assets.key_commands import list_all
+
+    raise typer.Exit(list_all(settings))
 
 
 @app.command("stop-auto")

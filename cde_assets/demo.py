@@ -15,10 +15,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from cde_assets.definitions import JOB, build_definitions
+from cde_assets.key_commands import key_for_a_moment
 from cde_assets.processes import ServerError, free_port
 from cde_assets.stack import START_SECONDS, prepare_home, promoted_bento, scoring_server
 from cde_checks.refusal import unsettled
 from cde_domain.governance.card import FILES
+from cde_serving.decision_log import LogUnavailableError
 from cde_serving.settings import Settings
 
 SHOWN_NUMBERS = 4
@@ -45,7 +47,7 @@ def run_demo(settings: Settings) -> int:
     console.print(f"The evidence for it is signed. Verify it with: cde verify-evidence {pack}")
     try:
         decision = _score_example(settings, console)
-    except (ServerError, httpx.HTTPError) as error:
+    except (ServerError, LogUnavailableError, httpx.HTTPError) as error:
         console.print(f"The service gave no decision: {error}", style="red", markup=False)
         return 1
     target = settings.home / "demo" / "decision.json"
@@ -191,11 +193,13 @@ def _score_example(settings: Settings, console: Console) -> dict[str, Any]:
         raise ServerError("no bento was built")
     port = free_port(settings.host)
     console.print(f"serving {tag} on port {port} ...")
-    with scoring_server(settings, tag, port) as server:
+    with key_for_a_moment(settings, "score") as key, scoring_server(settings, tag, port) as server:
         server.wait(START_SECONDS)
         example = dict(load_portfolio(settings.portfolio).example)
         console.print("POST /api/v1/credit/score", json.dumps(example), markup=False)
-        response = httpx.post(f"http://{settings.host}:{port}/api/v1/credit/score", json=example, timeout=30.0)
+        headers = {"authorization": f"Bearer {key}"}
+        url = f"http://{settings.host}:{port}/api/v1/credit/score"
+        response = httpx.post(url, json=example, headers=headers, timeout=30.0)
         response.raise_for_status()
         answer: dict[str, Any] = response.json()
         return answer

@@ -43,7 +43,7 @@ def verify(settings: Settings, checkpoints: Path | None, key: Path | None) -> in
     return 1 if found.problems else 0
 
 
-def replay(settings: Settings, decision_id: str | None, bundles: Path | None) -> int:
+def replay(settings: Settings, decision_id: str | None, bundles: Path | None, tenant: str) -> int:
     """Take one recorded decision again, or all."""
     name = settings.portfolio_name()
     try:
@@ -56,7 +56,7 @@ def replay(settings: Settings, decision_id: str | None, bundles: Path | None) ->
     folders = [folder for folder in (bundles, settings.portfolio_home(name) / BUNDLES) if folder]
     replayer = Replayer(store, *folders)
     if decision_id is not None:
-        one = replayer.replay(decision_id)
+        one = replayer.replay(decision_id, tenant)
         if one is None:
             typer.echo(f"There is no decision {decision_id}")
             return 1
@@ -77,7 +77,7 @@ def replay(settings: Settings, decision_id: str | None, bundles: Path | None) ->
     return 1 if outcomes["different"] or outcomes["impossible"] else 0
 
 
-def erase(settings: Settings, customer: str | None, *, now: bool, due: bool) -> int:
+def erase(settings: Settings, customer: str | None, *, now: bool, due: bool, tenant: str) -> int:
     """Erase a customer, or all whose retention has ended."""
     name = settings.portfolio_name()
     try:
@@ -92,7 +92,7 @@ def erase(settings: Settings, customer: str | None, *, now: bool, due: bool) -> 
         if due:
             typer.echo(f"Shredded the data of {asyncio.run(eraser.shred_due()):,} customers whose retention has ended")
         if customer is not None:
-            done = asyncio.run(eraser.erase(customer, at_once=now))
+            done = asyncio.run(eraser.erase(customer, at_once=now, tenant=tenant))
             if done.erase_after:
                 typer.echo(f"Restricted at once; the law keeps the decisions until {done.erase_after[:10]}.")
                 typer.echo("Shred what is due with `cde erase --due`, once a day.")

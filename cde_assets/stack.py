@@ -13,6 +13,7 @@ from typing import NoReturn
 from rich.console import Console
 from rich.table import Table
 
+from cde_assets.key_commands import access_hint
 from cde_assets.processes import Server, ServerError, is_taken
 from cde_resources.bentos import BentoStore
 from cde_serving.settings import Settings
@@ -108,6 +109,8 @@ def run_stack(settings: Settings) -> int:
             for server in running:
                 server.wait(START_SECONDS)
             console.print(_addresses(settings))
+            if hint := access_hint(settings):
+                console.print(hint, markup=False, soft_wrap=True)
             _watch(running)
     except ServerError as error:
         console.print(str(error), style="red", markup=False)
@@ -158,6 +161,8 @@ def serve_promoted(settings: Settings, port: int) -> NoReturn:
             style="red",
         )
         raise SystemExit(1)
+    if hint := access_hint(settings):
+        Console(stderr=True).print(hint, markup=False, soft_wrap=True)
     server = scoring_server(settings, tag, port)
     # In place of this process, so that signals reach the server itself.
     os.execvpe(server.command[0], server.command, {**os.environ, **server.environment})  # noqa: S606

@@ -10,9 +10,11 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cde_serving.access.admission import ROUTE, Admission
+from cde_serving.access.headers import secured
+from cde_serving.access.routes import Guarded, GuardedRoute, RouteTable
 from cde_serving.routes.decisions import Decisions
 from cde_serving.routes.docs import Docs
 from cde_serving.routes.probes import Probes
@@ -22,25 +24,39 @@ from cde_serving.scorer import Scorer
 
 log = structlog.get_logger()
 
+_INTERNAL_ERROR = json_response(500, {"detail": "Internal error"})
+
 
 def create_app(scorer: Scorer) -> ASGIApp:
-    """The ASGI app over a scorer; whoever opened the scorer closes it."""
-    routes: list[BaseRoute] = [
-        Route(SCORE, Score(scorer), methods=["POST"]),
+    """
+    The ASGI app over a scorer; whoever opened the scorer closes it.
+
+    Raises:
+        UnguardedRouteError: a route does not say who may ask it.
+    """
+    routes = routes_of(scorer)
+    table = RouteTable([*routes, *Docs(scorer, routes).routes])
+    handlers: Mapping[Any, Any] = {HTTPException: _http_error, Exception: _internal_error}
+    app = Starlette(routes=table.routes, exception_handlers=handlers)
+    app.router.redirect_slashes = False  # the address to go to would be built from the sender's Host header
+    return _Observed(Admission(app, scorer.keys, scorer.rates), table, scorer)
+
+
+def routes_of(scorer: Scorer) -> list[Guarded]:
+    """The routes that the documentation tells of."""
+    return [
+        GuardedRoute(SCORE, Score(scorer), needs="score", methods=["POST"]),
         *Decisions(scorer).routes,
         *Probes(scorer).routes,
-        *Docs(scorer).routes,
     ]
-    handlers: Mapping[Any, Any] = {HTTPException: _http_error, Exception: _internal_error}
-    return _Observed(Starlette(routes=routes, exception_handlers=handlers), routes, scorer)
 
 
 class _Observed:
     """Counts and times every request, and is where an unexpected exception, already answered with 500, ends."""
 
-    def __init__(self, app: ASGIApp, routes: list[BaseRoute], scorer: Scorer) -> None:
+    def __init__(self, app: ASGIApp, table: RouteTable, scorer: Scorer) -> None:
         self._app = app
-        self._routes = routes
+        self._table = table
         self._metrics = scorer.metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -48,13 +64,14 @@ class _Observed:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        route = self._route(scope)  # now: a mounted app changes the scope
+        found = scope[ROUTE] = self._table.find(scope)  # now: a mounted app changes the scope
         status = 0  # until an answer begins; it never does (499) if the client leaves or the time limit passes
 
         async def observed_send(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                message = {**message, "headers": secured(message.get("headers", ()))}
             await send(message)
 
         try:
@@ -67,16 +84,10 @@ class _Observed:
                 error=type(error).__name__,
                 at=[f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
             )
+            if not status:  # it happened before the layer that answers 500
+                await _INTERNAL_ERROR(scope, receive, observed_send)
         finally:
-            self._metrics.answered(route, status or 499, time.perf_counter() - started)
-
-    def _route(self, scope: Scope) -> str:
-        if scope["path"] == SCORE:
-            return SCORE
-        for route in self._routes:
-            if route.matches(scope)[0] is not Match.NONE:
-                return str(getattr(route, "path", "other"))
-        return "other"
+            self._metrics.answered(found.pattern, status or 499, time.perf_counter() - started)
 
 
 async def _http_error(_: Request, error: Exception) -> Response:
@@ -85,4 +96,4 @@ async def _http_error(_: Request, error: Exception) -> Response:
 
 
 async def _internal_error(_: Request, __: Exception) -> Response:
-    return json_response(500, {"detail": "Internal error"})
+    return _INTERNAL_ERROR

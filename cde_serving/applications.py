@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 MOST_PROBLEMS = 50
 LONGEST_NAME = 200
+DEEPEST = 64  # objects and lists within each other; a body with no more of them in all need not be walked
 
 # NUL, which databases cut texts at, and the characters that change the direction of text under a reviewer's eyes.
 _FORBIDDEN = re.compile("[\u0000\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -38,20 +39,30 @@ class InvalidApplicationError(ValueError):
         self.problems = problems
 
 
-def parse_application(model: type[BaseModel], body: bytes) -> Any:
+def parse_application(model: type[BaseModel], body: bytes) -> tuple[Any, bytes]:
     """
-    The application in a JSON body.
+    The application in a JSON body, and what is kept of it: its fields as the model writes them, unset ones left out.
 
     Raises:
-        InvalidApplicationError: broken JSON, a duplicate key, a forbidden character, or whatever the model refuses.
+        InvalidApplicationError: broken JSON, too deep a nesting, a duplicate key, a forbidden character, or whatever
+            the model refuses.
     """
-    _refuse_duplicate_keys(body)
+    if body.count(b"[") + body.count(b"{") > DEEPEST:
+        _refuse_depth(body)
     if _SUSPICIOUS.search(body):
         _refuse_forbidden_characters(body)
     try:
-        return model.model_validate_json(body)
+        application = model.model_validate_json(body)
     except ValidationError as error:
+        _refuse_duplicate_keys(body)
         raise InvalidApplicationError(_problems(error)) from None
+    request = application.model_dump_json(exclude_unset=True).encode()
+    # A field given twice leaves a colon that the request does not have. Nothing that is written without escapes has
+    # fewer colons in the body than in the request, so equal numbers prove that no field is; parsing again costs more
+    # than a validation.
+    if b"\\" in body or body.count(b":") != request.count(b":"):
+        _refuse_duplicate_keys(body)
+    return application, request
 
 
 def _problems(error: ValidationError) -> list[Problem]:
@@ -87,6 +98,29 @@ def _refuse_duplicate_keys(body: bytes) -> None:
         raise
     except (ValueError, RecursionError):
         pass  # the model says better what is wrong
+
+
+def _refuse_depth(body: bytes) -> None:
+    """A list within a list a thousand times over costs a reader more than it costs the sender."""
+    try:
+        level = [json.loads(body)]
+        for _ in range(DEEPEST):
+            level = [item for outer in level for item in _items(outer)]
+            if not level:
+                return
+        too_deep = any(isinstance(item, dict | list) for item in level)
+    except RecursionError:
+        too_deep = True
+    except ValueError:
+        return  # the model says better what is wrong
+    if too_deep:
+        raise InvalidApplicationError([Problem("body", f"JSON is nested more than {DEEPEST} deep", "too_deep")])
+
+
+def _items(value: Any) -> Collection[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _refuse_forbidden_characters(body: bytes) -> None:

@@ -130,7 +130,7 @@ class Bureau:
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """An application with what was fetched for it, the request that says the same, and the fault if there was one."""
+    """An application with what was fetched for it, the request that says so, and the fault if there was one."""
 
     application: Any
     request: bytes
@@ -144,7 +144,7 @@ class Enricher:
     def __init__(self, bureau: Bureau) -> None:
         self.bureau = bureau
 
-    def lacks(self, enrichment: Enrichment, model: type[BaseModel], body: bytes) -> Any:
+    def whole(self, enrichment: Enrichment, model: type[BaseModel], body: bytes) -> Completed | None:
         """
         The application in a body that lacks nothing, or None if the part to be fetched is all that it lacks.
 
@@ -152,13 +152,13 @@ class Enricher:
             InvalidApplicationError: the body is no application for other reasons too; nothing is asked then.
         """
         try:
-            application = parse_application(model, body)
+            application, request = parse_application(model, body)
         except InvalidApplicationError as error:
             others = [problem for problem in error.problems if not _is_missing(problem, enrichment.field)]
             if others:
                 raise InvalidApplicationError(others) from None
             return None
-        return application if enrichment.field in application.model_fields_set else None
+        return Completed(application, request) if enrichment.field in application.model_fields_set else None
 
     async def complete(
         self, enrichment: Enrichment, model: type[BaseModel], body: bytes, applied_on: date
@@ -168,13 +168,14 @@ class Enricher:
         report = await self.bureau.report(given["customer_id"], applied_on, enrichment.answer)
         if not isinstance(report, Routing):
             part = msgspec.json.decode(report.model_dump_json(exclude_unset=True))
-            request = msgspec.json.encode({**given, enrichment.field: part})
             try:
-                return Completed(parse_application(model, request), request, (enrichment.field,))
+                filled = parse_application(model, msgspec.json.encode({**given, enrichment.field: part}))
+                return Completed(*filled, fetched=(enrichment.field,))
             except InvalidApplicationError:
                 report = self.bureau.invalid()
-        request = msgspec.json.encode({**given, **enrichment.absent(model)})
-        return Completed(parse_application(model, request), request, fault=report)
+        return Completed(
+            *parse_application(model, msgspec.json.encode({**given, **enrichment.absent(model)})), fault=report
+        )
 
 
 def _may_try_again(error: Exception) -> bool:

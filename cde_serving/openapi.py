@@ -1,11 +1,13 @@
 """The OpenAPI document, built from the application model that is being served."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from cde_domain.release import Bundle
+from cde_serving.access import security
+from cde_serving.access.routes import Guarded
 from cde_serving.answers import Answer
 
 MAX_BODY = 64 * 1024
@@ -31,15 +33,35 @@ _PROBLEMS = {
         }
     },
 }
-_FAILURE = {"type": "object", "properties": {"detail": {"type": "string"}}}
+_FAILURE = {"type": "object", "required": ["detail"], "properties": {"detail": {"type": "string"}}}
 _NOT_READY = {
     "type": "object",
-    "properties": {"status": {"type": "string"}, "run": {"type": "string"}, "problem": {"type": "string"}},
+    "required": ["status"],
+    "properties": {
+        "status": {"type": "string"},
+        "run": {"type": "string"},
+        "problem": {"type": "string"},
+        "auth": {"type": "string"},
+    },
+}
+# What an application's free text may hold: neither NUL nor characters that change the direction of text.
+_TEXT = r"^[^\u0000\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]*$"
+
+_LINKS = {
+    "decision": {"operationId": "decision", "parameters": {"decision_id": "$response.body#/decision_id"}},
+    "decision_by_key": {
+        "operationId": "decision_by_key",
+        "parameters": {"Idempotency-Key": "$request.header.Idempotency-Key"},
+    },
 }
 
 
-def openapi_document(bundle: Bundle | None) -> dict[str, Any]:
-    """The description of the service; without a bundle an application is any object."""
+def openapi_document(bundle: Bundle | None, routes: Sequence[Guarded]) -> dict[str, Any]:
+    """
+    The description of the service; without a bundle an application is any object.
+
+    Who may ask what, and how a request without permission is answered, comes from the routes.
+    """
     application, schemas = _application(bundle)
     (answer,), components = msgspec.json.schema_components([Answer], ref_template="#/components/schemas/{name}")
     schemas |= {name: _to_3_0(schema) for name, schema in components.items()}
@@ -48,7 +70,7 @@ def openapi_document(bundle: Bundle | None) -> dict[str, Any]:
     if bundle:
         body["example"] = msgspec.to_builtins(bundle.portfolio.example)
     title = f"Credit decisions: {bundle.portfolio.title}" if bundle else "Credit decisions"
-    return {
+    document: dict[str, Any] = {
         "openapi": VERSION,
         "info": {
             "title": title,
@@ -63,7 +85,10 @@ def openapi_document(bundle: Bundle | None) -> dict[str, Any]:
                     "parameters": [_key(required=False)],
                     "requestBody": {"required": True, "content": {"application/json": body}},
                     "responses": {
-                        "200": _response("The decision, recorded before it is answered", answer),
+                        "200": {
+                            **_response("The decision, recorded before it is answered", answer),
+                            "links": _LINKS,
+                        },
                         "400": _response("The Idempotency-Key is not usable", _named("Failure")),
                         "409": _response("A request with this Idempotency-Key is being answered", _named("Failure")),
                         "410": _response("The decision under this Idempotency-Key was erased", _named("Failure")),
@@ -93,6 +118,7 @@ def openapi_document(bundle: Bundle | None) -> dict[str, Any]:
                         ),
                         "409": _response("The request is being answered", _named("Failure")),
                         "410": _response("The decision was erased", _named("Failure")),
+                        "503": _response("Decisions cannot be read at the moment", _named("Failure")),
                     },
                 }
             },
@@ -112,6 +138,7 @@ def openapi_document(bundle: Bundle | None) -> dict[str, Any]:
                         "200": _response("The answer, byte for byte", answer),
                         "404": _response("There is no such decision", _named("Failure")),
                         "410": _response("The decision was erased", _named("Failure")),
+                        "503": _response("Decisions cannot be read at the moment", _named("Failure")),
                     },
                 }
             },
@@ -131,8 +158,10 @@ def openapi_document(bundle: Bundle | None) -> dict[str, Any]:
                 }
             },
         },
-        "components": {"schemas": schemas},
+        "components": {"schemas": schemas, "securitySchemes": security.SCHEMES},
     }
+    security.describe(document["paths"], routes, _response("", _named("Failure"))["content"])
+    return document
 
 
 def _application(bundle: Bundle | None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -177,6 +206,8 @@ def _to_3_0(schema: Any) -> Any:
     result: dict[str, Any] = {}
     for keyword, value in schema.items():
         result |= _keyword_in_3_0(keyword, value)
+    if schema.get("type") == "string" and not {"pattern", "format", "enum", "const"} & schema.keys():
+        result["pattern"] = _TEXT
     if "$ref" in result and len(result) > 1:
         result["allOf"] = [{"$ref": result.pop("$ref")}]  # OpenAPI 3.0 ignores what stands beside a reference
     return result

@@ -7,6 +7,8 @@ import msgspec
 from cde_domain.clock import Clock, utc_now
 from cde_domain.decisions.variants import Variant
 from cde_domain.release import Bundle
+from cde_serving.access.key_ring import KeyRing
+from cde_serving.access.rates import Rates
 from cde_serving.answers import answer_to
 from cde_serving.applications import InvalidApplicationError, parse_application
 from cde_serving.deciding import decide
@@ -30,9 +32,10 @@ class NothingPromotedError(RuntimeError):
 
 class Scorer:
     """
-    Everything that a running service holds: the followed releases, the decision log, metrics and the clock.
+    Everything that a running service holds: the followed releases, the decision log, metrics, API keys and the clock.
 
-    Without a `plan` the champion decides alone, without an `enricher` nothing is fetched.
+    `keys` is None where authentication is switched off. Without a `plan` the champion decides alone, without an
+    `enricher` nothing is fetched.
     """
 
     def __init__(
@@ -43,6 +46,8 @@ class Scorer:
         clock: Clock = utc_now,
         *,
         promote: str,
+        keys: KeyRing | None,
+        rates: Rates,
         switch: KillSwitch,
         plan: PlanFollower | None = None,
         enricher: Enricher | None = None,
@@ -54,6 +59,8 @@ class Scorer:
         self.switch = switch
         self.plan = plan
         self.enricher = enricher
+        self.keys = keys
+        self.rates = rates
         self._clock = clock
         self._versions = VersionsOf()
         self._shadows = Shadows(log, self._versions, metrics.shadow_decided) if plan else None
@@ -98,9 +105,9 @@ class Scorer:
         model = champion.portfolio.application
         enrichment = champion.portfolio.enrichment
         if self.enricher is None or enrichment is None:
-            completed = Completed(parse_application(model, body), body)
-        elif (application := self.enricher.lacks(enrichment, model, body)) is not None:
-            completed = Completed(application, body)
+            completed = Completed(*parse_application(model, body))
+        elif (whole := self.enricher.whole(enrichment, model, body)) is not None:
+            completed = whole
         else:
             # A lookup costs money and leaves a trace at the bureau: who only asks again causes none.
             if request is not None and (known := await self._answered_before(request, tenant)) is not None:
@@ -112,14 +119,14 @@ class Scorer:
         self, completed: Completed, champion: Bundle, request: tuple[str, str] | None, tenant: str
     ) -> bytes:
         plan = self.plan.plan if self.plan else None
-        application, fault = completed.application, completed.fault
+        application, kept, fault = completed.application, completed.request, completed.fault
         variant, bundle = Variant.CHAMPION, champion
         if plan is not None and plan.challenger is not None:
             customer = self.log.master.token("customer", tenant, application.customer_id)
             variant, bundle = plan.for_customer(customer, champion)
             if variant is Variant.CHALLENGER:
                 try:
-                    application = parse_application(bundle.portfolio.application, completed.request)
+                    application, kept = parse_application(bundle.portfolio.application, completed.request)
                 except InvalidApplicationError:  # what the champion takes is what applicants are told to send
                     variant, bundle = Variant.CHAMPION, champion
         applied_at = self._clock()
@@ -127,7 +134,7 @@ class Scorer:
         answer = answer_to(application.customer_id, record_id_at(applied_at), applied_at, decision, bundle, variant)
         payload = Payload(
             customer_id=answer.customer_id,
-            request=application.model_dump_json(exclude_unset=True).encode(),
+            request=kept,
             features=decision.features,
             score=answer.score,
             answer=_encode(answer),
@@ -170,7 +177,9 @@ class Scorer:
         return float(self.switch.stopped)
 
     def close(self) -> None:
-        """Stop following releases and record what waits."""
+        """Stop following keys and releases, and record what waits."""
+        if self.keys:
+            self.keys.close()
         self.releases.close()
         self.switch.close()
         if self.plan is not None:

@@ -5,8 +5,11 @@ import gc
 from pathlib import Path
 
 import bentoml
+import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from cde_serving.access.key_ring import KeyRing
+from cde_serving.access.rates import Rates
 from cde_serving.app import create_app
 from cde_serving.decision_log import DecisionLog
 from cde_serving.enrichment import Bureau, Enricher
@@ -33,15 +36,19 @@ def open_scorer(settings: Settings, baked: Path = BAKED) -> Scorer:
         PortfolioError: the settings name a portfolio by an import path that cannot be loaded.
         LedgerError: the ledger built into the bento is damaged.
         LogUnavailableError: the decision log cannot be opened.
+        ApiKeyError: the default rate limit is none.
     """
     built_in = ReleaseStore(baked, settings.verify_key or baked / PUBLIC_KEY)
     first = built_in.ledger.current()
     name = first.portfolio if first else settings.portfolio_name()
     at_home = ReleaseStore(settings.portfolio_home(name), settings.verify_key_file(), portfolio=name)
-    metrics = Metrics()
+    metrics, rates = Metrics(), Rates(settings.rate_limit)
     log = DecisionLog.open(settings, name)
     releases = ReleaseFollower(store_to_serve(at_home, built_in), on_failure=metrics.release_failed)
     releases.start()
+    keys = KeyRing(log.read_engine, log.master) if settings.auth == "on" else None
+    if keys is None:
+        structlog.get_logger().warning("authentication is off: whoever reaches the port is let in", setting="CDE_AUTH")
     return Scorer(
         releases,
         log,
@@ -50,6 +57,8 @@ def open_scorer(settings: Settings, baked: Path = BAKED) -> Scorer:
         switch=KillSwitch(log.read_engine, name),
         plan=PlanFollower(releases.store, on_failure=metrics.experiment_failed),
         enricher=_open_enricher(settings, metrics),
+        keys=keys,
+        rates=rates,
     )
 
 

@@ -25,6 +25,8 @@ class Settings(BaseSettings):
     mlflow_port: int = 5000
     mlflow_tracking_uri: str | None = None
     decision_log_url: str | None = None
+    auth: Literal["on", "off"] = "on"
+    rate_limit: str = "10000/second"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     signing_key: Path | None = None
     verify_key: Path | None = None

@@ -120,7 +120,7 @@ class Shadows:
         log.warning("shadow not recorded", error=type(error).__name__)
 
     def _decided(self, seen: Seen, bundle: Bundle) -> Record:
-        application = parse_application(bundle.portfolio.application, seen.request)
+        application, request = parse_application(bundle.portfolio.application, seen.request)
         decision = decide(bundle, application, seen.applied_at.date(), fault=seen.fault)
         record_id = record_id_at(seen.applied_at)
         answer = answer_to(
@@ -128,7 +128,7 @@ class Shadows:
         )
         payload = Payload(
             customer_id=answer.customer_id,
-            request=application.model_dump_json(exclude_unset=True).encode(),
+            request=request,
             features=decision.features,
             score=answer.score,
             answer=msgspec.json.encode(answer),

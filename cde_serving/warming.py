@@ -5,7 +5,7 @@ import numpy as np
 
 from cde_domain.clock import Clock
 from cde_domain.features.columns import Nested
-from cde_domain.model.compiled import compile_trees
+from cde_domain.model.compilation import compile_trees
 from cde_domain.model.ensemble import LEAF, Tree, TreeEnsemble
 from cde_domain.model.scoring_model import SigmoidCalibrator
 from cde_domain.release import Bundle

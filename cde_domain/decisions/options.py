@@ -81,13 +81,7 @@ def _multiples(value: float, direction: int, spec: ColumnSpec) -> Array:
 
 def edges_of(features: tuple[Feature, ...], model: ScoringModel, policy: Policy) -> list[Array]:
     """For each feature the values from which on another answer is possible: of trees, rules and trained ranges."""
-    trees = model.trees
-    edges: list[list[float]] = [[] for _ in features]
-    for feature, threshold, categorical in zip(
-        trees.node_feature.tolist(), trees.node_threshold.tolist(), trees.node_categorical.tolist(), strict=True
-    ):
-        if not categorical:
-            edges[feature].append(threshold)
+    edges = [model.trees.thresholds_of(position).tolist() for position in range(len(features))]
     positions = {feature.name: position for position, feature in enumerate(features)}
     for rule in policy.rules:
         of_rule = edges[positions[rule.when.feature]]

@@ -25,7 +25,7 @@ from cde_domain.governance.alternatives import (
     overall,
     pareto_front,
 )
-from cde_domain.model.compiled import compile_trees
+from cde_domain.model.compilation import compile_trees
 from cde_domain.training.boosting import BoostingSettings
 from cde_domain.training.candidates import CrossValidated, PairedDifference, cross_validate, describe
 from cde_domain.training.challenger import cross_fitted_scores, folds_of

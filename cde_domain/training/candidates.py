@@ -11,7 +11,8 @@ from scipy.stats import t as student
 
 from cde_domain.features.feature import Feature
 from cde_domain.model import metrics
-from cde_domain.model.compiled import CannotCompileError, CompiledTrees, compile_trees
+from cde_domain.model.compilation import CannotCompileError, compile_trees
+from cde_domain.model.compiled import CompiledTrees
 from cde_domain.training.boosting import BoostedTrees, BoostingSettings
 from cde_domain.training.challenger import cross_fitted_scores, folds_of
 from cde_domain.training.continuation import ContinuedLearner

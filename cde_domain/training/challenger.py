@@ -10,7 +10,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from cde_domain.features.feature import Feature
 from cde_domain.model.baseline import reason_baseline
-from cde_domain.model.compiled import compile_trees
+from cde_domain.model.compilation import compile_trees
 from cde_domain.model.metrics import PsiReference
 from cde_domain.model.scoring_model import ScoringModel, SigmoidCalibrator
 from cde_domain.training.learner import FittedTrees, TreeLearner

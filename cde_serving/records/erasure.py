@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 from cde_domain.clock import Clock, utc_now
 from cde_serving.records.names import iso, record_id_at
 from cde_serving.records.record import DEFAULT_TENANT, Event, Kind
-from cde_serving.records.schema import customer_keys
+from cde_serving.records.schema import api_keys, customer_keys
 
 if TYPE_CHECKING:
     from cde_serving.decision_log import DecisionLog
@@ -95,6 +95,9 @@ class Eraser:
 
 def carry_out(connection: Connection, event: Event) -> None:
     """Do what an event says, in the transaction that records it: neither happens without the other."""
+    if event.kind in ("key_created", "key_revoked"):
+        _carry_out_on_api_key(connection, event)
+        return
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("PRAGMA secure_delete=ON")  # a shredded key is overwritten, not left in a free page
     of_customer = customer_keys.c.customer == event.customer
@@ -111,3 +114,11 @@ def carry_out(connection: Connection, event: Event) -> None:
                 .where(of_customer, customer_keys.c.number == key.number)
                 .values(restricted_at=key.restricted_at or event.at, erase_after=min(key.erase_after or until, until))
             )
+
+
+def _carry_out_on_api_key(connection: Connection, event: Event) -> None:
+    if event.kind == "key_created":
+        connection.execute(sa.insert(api_keys), dict(event.row or {}))
+        return
+    live = sa.and_(api_keys.c.key_id == event.customer, api_keys.c.revoked_at.is_(None))
+    connection.execute(sa.update(api_keys).where(live).values(digest=None, revoked_at=event.at, revoked_by=event.by))

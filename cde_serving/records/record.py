@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-Kind = Literal["decision", "shadow", "restriction", "erasure", "stop_auto", "resume_auto"]
+Kind = Literal["decision", "shadow", "restriction", "erasure", "key_created", "key_revoked", "stop_auto", "resume_auto"]
 
 DEFAULT_TENANT = "default"
 
@@ -90,10 +90,10 @@ class Record:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """
-    Something that is done to a customer's data or to all decisions, kept in the chain without a payload.
+    Something that is done to a customer's data, to an API key or to all decisions, kept in the chain without a payload.
 
-    `customer` is the token, empty where nobody in particular is meant. A restriction keeps the data `keep_days` after
-    the last decision; an erasure shreds what is kept no longer.
+    `customer` is the token, or the id of the API key, whose `row` a creation adds; empty where nobody in particular is
+    meant. A restriction keeps the data `keep_days` after the last decision; an erasure shreds what is kept no longer.
     """
 
     record_id: str
@@ -105,3 +105,4 @@ class Event:
     reason: str = ""
     keep_days: int = 0
     tenant: str = DEFAULT_TENANT
+    row: Mapping[str, str | None] | None = None

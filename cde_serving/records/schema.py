@@ -65,6 +65,23 @@ customer_keys = sa.Table(
     sqlite_with_rowid=False,
 )
 
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("key_id", sa.String(12), primary_key=True),
+    sa.Column("tenant", sa.String(64), nullable=False),
+    sa.Column("scopes", sa.String(64), nullable=False),  # with spaces between
+    sa.Column("rate", sa.String(64)),
+    sa.Column("name", sa.String(100)),
+    sa.Column("last_digits", sa.String(8), nullable=False),
+    sa.Column("digest", sa.String(64)),  # null once revoked
+    sa.Column("created_at", sa.String(32), nullable=False),
+    sa.Column("created_by", sa.String(64), nullable=False),
+    sa.Column("expires_at", sa.String(32)),
+    sa.Column("revoked_at", sa.String(32)),
+    sa.Column("revoked_by", sa.String(64)),
+)
+
 vault = sa.Table(
     "vault",
     metadata,

@@ -38,9 +38,11 @@ class MasterKey:
         if len(self.secret) != KEY_BYTES:
             raise VaultError(f"a master key has {KEY_BYTES} bytes, not {len(self.secret)}")
         object.__setattr__(self, "_tokens", hmac.new(self._derive(b"tokens"), digestmod="sha256"))
+        object.__setattr__(self, "_api_keys", hmac.new(self._derive(b"api keys"), digestmod="sha256"))
         object.__setattr__(self, "_wrap", AESGCM(self._derive(b"wrap")))
 
     _tokens: hmac.HMAC = field(init=False, repr=False, compare=False)
+    _api_keys: hmac.HMAC = field(init=False, repr=False, compare=False)
     _wrap: AESGCM = field(init=False, repr=False, compare=False)
 
     @classmethod
@@ -69,6 +71,12 @@ class MasterKey:
         content = value.encode() if isinstance(value, str) else value
         keyed = self._tokens.copy()  # at half the price of beginning with the key
         keyed.update(f"{kind}\0{tenant}\0".encode() + content)
+        return keyed.hexdigest()
+
+    def api_key_digest(self, content: bytes) -> str:
+        """What an API key is known by (HMAC-SHA256 under a key of its own): 64 hexadecimal digits."""
+        keyed = self._api_keys.copy()
+        keyed.update(content)
         return keyed.hexdigest()
 
     def wrap(self, key: bytes, customer: str, number: int) -> bytes:

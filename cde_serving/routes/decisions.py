@@ -4,10 +4,12 @@ import asyncio
 import re
 from collections.abc import Callable
 
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
+from cde_serving.access.admission import caller_of
+from cde_serving.access.routes import GuardedRoute
 from cde_serving.decision_log import ErasedError, KeyInProgressError, Record
 from cde_serving.routes.idempotency import BAD_KEY, is_key, no_answer
 from cde_serving.routes.responses import json_response, raw_response
@@ -19,6 +21,7 @@ DECISION = DECISIONS + "/{decision_id}"
 _DECISION_ID = re.compile(r"[0-9a-f]{32}")
 
 _NO_DECISION = {"detail": "There is no such decision"}
+_UNREADABLE = {"detail": "Decisions cannot be read at the moment"}
 
 
 class Decisions:
@@ -26,23 +29,28 @@ class Decisions:
 
     def __init__(self, scorer: Scorer) -> None:
         self._scorer = scorer
-        self.routes = (Route(DECISIONS, self._by_key), Route(DECISION, self._by_id))
+        self.routes = (
+            GuardedRoute(DECISIONS, self._by_key, needs="read"),
+            GuardedRoute(DECISION, self._by_id, needs="read"),
+        )
 
     async def _by_id(self, request: Request) -> Response:
         decision_id = request.path_params["decision_id"]
         if not _DECISION_ID.fullmatch(decision_id):
             return json_response(404, _NO_DECISION)
-        return await self._recorded(self._scorer.log.get, decision_id)
+        return await self._recorded(self._scorer.log.get, decision_id, caller_of(request.scope).tenant)
 
     async def _by_key(self, request: Request) -> Response:
         key = request.headers.get("idempotency-key", "")
         if not is_key(key):
             return json_response(400, BAD_KEY)
-        return await self._recorded(self._scorer.log.find, key)
+        return await self._recorded(self._scorer.log.find, key, caller_of(request.scope).tenant)
 
-    async def _recorded(self, find: Callable[[str], Record | None], name: str) -> Response:
+    async def _recorded(self, find: Callable[[str, str], Record | None], name: str, tenant: str) -> Response:
         try:
-            record = await asyncio.to_thread(find, name)
+            record = await asyncio.to_thread(find, name, tenant)
         except (KeyInProgressError, ErasedError) as error:
             return no_answer(error)
+        except SQLAlchemyError:
+            return json_response(503, _UNREADABLE, {"retry-after": "5"})
         return raw_response(200, record.payload.answer) if record else json_response(404, _NO_DECISION)

@@ -1,12 +1,14 @@
 """The documentation of the service, as a page and as an OpenAPI document."""
 
+from collections.abc import Sequence
+
 import msgspec
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
-from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from swagger_ui_bundle import swagger_ui_path
 
+from cde_serving.access.routes import OPEN, Guarded, GuardedRoute, OpenMount
 from cde_serving.openapi import openapi_document
 from cde_serving.routes.responses import raw_response
 from cde_serving.scorer import Scorer
@@ -34,15 +36,16 @@ _POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' 
 class Docs:
     """Swagger UI with assets of our own: nothing is loaded from elsewhere."""
 
-    def __init__(self, scorer: Scorer) -> None:
+    def __init__(self, scorer: Scorer, routes: Sequence[Guarded]) -> None:
         self._scorer = scorer
+        self._documented = routes
         self._document: tuple[str | None, bytes] = ("", b"")
         self.routes = (
-            Route("/", self._index),
-            Route("/openapi.json", self._openapi),
-            Route("/docs", self._docs),
-            Route("/docs/start.js", self._script),
-            Mount("/docs/assets", StaticFiles(directory=str(swagger_ui_path))),
+            GuardedRoute("/", self._index, needs=OPEN),
+            GuardedRoute("/openapi.json", self._openapi, needs=OPEN),
+            GuardedRoute("/docs", self._docs, needs=OPEN),
+            GuardedRoute("/docs/start.js", self._script, needs=OPEN),
+            OpenMount("/docs/assets", StaticFiles(directory=str(swagger_ui_path))),
         )
 
     async def _index(self, _: Request) -> Response:
@@ -52,7 +55,7 @@ class Docs:
         bundle = self._scorer.releases.serving
         digest = bundle.digest if bundle else None
         if self._document[0] != digest:
-            self._document = (digest, msgspec.json.encode(openapi_document(bundle)))
+            self._document = (digest, msgspec.json.encode(openapi_document(bundle, self._documented)))
         return raw_response(200, self._document[1])
 
     async def _docs(self, _: Request) -> Response:

@@ -5,8 +5,8 @@ from typing import Any
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
+from cde_serving.access.routes import OPEN, GuardedRoute
 from cde_serving.routes.responses import json_response
 from cde_serving.scorer import Scorer, nothing_promoted
 
@@ -17,9 +17,9 @@ class Probes:
     def __init__(self, scorer: Scorer) -> None:
         self._scorer = scorer
         self.routes = (
-            Route("/health", self._health),
-            Route("/ready", self._ready),
-            Route("/metrics", self._metrics),
+            GuardedRoute("/health", self._health, needs=OPEN),
+            GuardedRoute("/ready", self._ready, needs=OPEN),
+            GuardedRoute("/metrics", self._metrics, needs=OPEN),
         )
 
     async def _health(self, _: Request) -> Response:
@@ -27,11 +27,14 @@ class Probes:
 
     async def _ready(self, _: Request) -> Response:
         releases, problem = self._scorer.releases, self._scorer.log.problem
+        auth = {} if self._scorer.keys else {"auth": "off"}
         bundle, entry = releases.serving, releases.entry
         if bundle is None or entry is None:
             if releases.problem:
-                return json_response(503, {"status": "promoted bundle cannot be served", "problem": releases.problem})
-            return json_response(503, nothing_promoted(self._scorer))
+                return json_response(
+                    503, {"status": "promoted bundle cannot be served", "problem": releases.problem, **auth}
+                )
+            return json_response(503, {**nothing_promoted(self._scorer), **auth})
         body = {
             "status": "decisions cannot be recorded" if problem else "ready",
             "portfolio": bundle.portfolio.name,
@@ -40,6 +43,7 @@ class Probes:
             "promoted_at": entry.at,
             "problem": problem or releases.problem,
             **_circumstances(self._scorer),
+            **auth,
         }
         return json_response(503 if problem else 200, body)
 

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from cde_serving.access.admission import caller_of
 from cde_serving.applications import InvalidApplicationError
 from cde_serving.decision_log import ErasedError, KeyInProgressError, KeyReusedError, LogBusyError, LogUnavailableError
 from cde_serving.openapi import MAX_BODY
@@ -46,11 +47,11 @@ class Score:
         body = await read_body(receive, headers.get(b"content-length", b"0"), MAX_BODY)
         if body is None:
             return json_response(413, {"detail": f"An application has at most {MAX_BODY} bytes"})
-        return await self._decided(body, key.decode() if key else None)
+        return await self._decided(body, key.decode() if key else None, caller_of(scope).tenant)
 
-    async def _decided(self, body: bytes, key: str | None) -> Response:
+    async def _decided(self, body: bytes, key: str | None, tenant: str) -> Response:
         try:
-            return raw_response(200, await self._scorer.score(body, idempotency_key=key))
+            return raw_response(200, await self._scorer.score(body, idempotency_key=key, tenant=tenant))
         except InvalidApplicationError as error:
             return json_response(422, {"detail": [asdict(problem) for problem in error.problems]})
         except NothingPromotedError:

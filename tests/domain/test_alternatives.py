@@ -23,7 +23,7 @@ from cde_domain.governance.alternatives import (
     pareto_front,
     standard_errors,
 )
-from cde_domain.model.compiled import compile_trees
+from cde_domain.model.compilation import compile_trees
 from cde_domain.training.alternatives import Book, SearchError, search_alternatives
 from cde_domain.training.boosting import BoostingSettings
 from cde_domain.training.candidates import cross_validate

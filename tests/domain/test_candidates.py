@@ -13,7 +13,7 @@ from cde_domain.features.feature import feature_matrix
 from cde_domain.features.frame import columns_of_frame
 from cde_domain.features.table import feature_table, labels_of, matrix_of, split
 from cde_domain.loan_book import assemble
-from cde_domain.model.compiled import CannotCompileError, compile_trees
+from cde_domain.model.compilation import CannotCompileError, compile_trees
 from cde_domain.model.metrics import auc, brier
 from cde_domain.model.monotone import monotone_violations
 from cde_domain.portfolio import load_portfolio

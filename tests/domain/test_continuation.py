@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cde_domain.model.compiled import compile_trees
+from cde_domain.model.compilation import compile_trees
 from cde_domain.model.monotone import monotone_violations
 from cde_domain.training.boosting import BoostedTrees, BoostingSettings, to_ensemble
 from cde_domain.training.candidates import compare_continuation, describe

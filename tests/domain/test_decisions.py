@@ -15,7 +15,7 @@ from cde_domain.decisions.bulk import decide_all
 from cde_domain.decisions.engine import DecidedBy, Decision, DecisionEngine, Routing, check_policy
 from cde_domain.decisions.policy import Condition, Outcome, Policy, PolicyError, Rule
 from cde_domain.features.feature import Feature
-from cde_domain.model.compiled import compile_trees
+from cde_domain.model.compilation import compile_trees
 from cde_domain.model.ensemble import LEAF, Tree, TreeEnsemble
 from cde_domain.model.scoring_model import ScoringModel, SigmoidCalibrator
 from tests.support import TinyLoans

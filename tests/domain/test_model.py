@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from cde_domain.features.feature import Feature
 from cde_domain.model.baseline import reason_baseline
-from cde_domain.model.compiled import CannotCompileError, CompiledTrees, compile_trees
+from cde_domain.model.compilation import CannotCompileError, compile_trees
+from cde_domain.model.compiled import CompiledTrees
 from cde_domain.model.ensemble import LEAF, Tree, TreeEnsemble
 from cde_domain.model.monotone import monotone_violations
 from cde_domain.model.scoring_model import ScoringModel, SigmoidCalibrator, model_digest

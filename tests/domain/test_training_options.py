@@ -12,7 +12,7 @@ from cde_domain.features.feature import Feature
 from cde_domain.governance.rulebook import Rulebook
 from cde_domain.governance.training_facts import resampling_facts
 from cde_domain.governance.verdicts import RuleResult, Status, evaluate
-from cde_domain.model.compiled import compile_trees
+from cde_domain.model.compilation import compile_trees
 from cde_domain.model.monotone import monotone_violations
 from cde_domain.training.boosting import BoostingSettings
 from cde_domain.training.challenger import fit_scoring_model, folds_of, out_of_fold_margins

@@ -7,13 +7,26 @@ from pathlib import Path
 
 import pytest
 
+from cde_serving.access.key_ring import KeyRing
+from cde_serving.access.rates import Rates
 from cde_serving.app import create_app
 from cde_serving.follower import ReleaseFollower
 from cde_serving.kill_switch import KillSwitch
 from cde_serving.metrics import Metrics
 from cde_serving.plan import PlanFollower
 from cde_serving.scorer import Scorer
-from tests.serving.helpers import NOON, AppClient, Desk, Releases, Server, open_log, releases_in, start_server
+from tests.serving.helpers import (
+    NOON,
+    AppClient,
+    Desk,
+    Releases,
+    Server,
+    bearer,
+    issue_key,
+    open_log,
+    releases_in,
+    start_server,
+)
 from tests.serving.postgres import Postgres, running_postgres
 from tests.support import NAME, TinyLoans, write_tiny_bundle, write_tiny_loans
 
@@ -38,15 +51,16 @@ def releases(tmp_path: Path) -> Releases:
 
 
 @pytest.fixture
-def open_desk(tiny: TinyLoans, tmp_path: Path) -> Iterator[Callable[[Releases], Desk]]:
+def open_desk(tiny: TinyLoans, tmp_path: Path) -> Iterator[Callable[..., Desk]]:
     """Open the app over releases; everything is closed at the end of the test."""
     with contextlib.ExitStack() as stack:
 
-        def open_one(releases: Releases) -> Desk:
+        def open_one(releases: Releases, *, auth: bool = True) -> Desk:
             log = open_log(tmp_path)
             metrics = Metrics()
             follower = ReleaseFollower(releases.store, on_failure=metrics.release_failed)
             follower.start()
+            key = issue_key(log)
             scorer = Scorer(
                 follower,
                 log,
@@ -55,9 +69,13 @@ def open_desk(tiny: TinyLoans, tmp_path: Path) -> Iterator[Callable[[Releases], 
                 promote="make demo",
                 switch=KillSwitch(log.read_engine, NAME),
                 plan=PlanFollower(releases.store, on_failure=metrics.experiment_failed),
+                keys=KeyRing(log.read_engine, log.master) if auth else None,
+                rates=Rates("100000/second"),
             )
             stack.callback(scorer.close)
-            return Desk(scorer, AppClient(create_app(scorer)), dict(tiny.portfolio.example))
+            return Desk(
+                scorer, AppClient(create_app(scorer), bearer(key) if auth else {}), dict(tiny.portfolio.example)
+            )
 
         yield open_one
 

@@ -48,7 +48,7 @@ BODIES: dict[str, bytes] = {
 
 
 class FakeBureau(ThreadingHTTPServer):
-    """Answers every lookup with one report, or as its `fault` says; `failures` more lookups first fail with 500."""
+    """Answers every lookup with one report, or as its `fault` says; first `failures` get 500 and `hanging` nothing."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -57,6 +57,7 @@ class FakeBureau(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), _Handler)
         self.fault = "none"
         self.failures = 0
+        self.hanging = 0
         self.report = REPORT if report is None else report
         self.lookups: list[dict[str, Any]] = []
         self.stopping = threading.Event()
@@ -80,6 +81,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.failures > 0:
             self.server.failures -= 1
             return self._answer(500, b"{}")
+        if self.server.hanging > 0:
+            self.server.hanging -= 1
+            return self._time_out()
         fault = self.server.fault
         if fault.startswith("error "):
             return self._answer(int(fault.removeprefix("error ")), b'{"detail": "no"}')

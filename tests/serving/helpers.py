@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,14 +19,17 @@ import httpx
 import psutil
 from starlette.types import ASGIApp
 
+from cde_serving.access.issuing import KeyIssuer
+from cde_serving.access.keys import SCOPES
 from cde_serving.decision_log import DecisionLog, Record
 from cde_serving.records.checkpoints import CheckpointFile
 from cde_serving.records.database import open_reader
-from cde_serving.records.record import Payload, Versions
+from cde_serving.records.record import DEFAULT_TENANT, Payload, Versions
 from cde_serving.records.store import RecordStore
 from cde_serving.records.vault import MasterKey
 from cde_serving.releases import ReleaseStore
 from cde_serving.scorer import Scorer
+from cde_serving.settings import Settings
 from cde_serving.signing import SigningKey, open_signing_key
 from tests.support import NAME, REFERENCE, TinyLoans
 
@@ -101,6 +104,17 @@ def open_log(folder: Path, url: str | None = None, **settings: Any) -> DecisionL
     return DecisionLog(url, master, checkpoints, **{"clock": lambda: NOON, **settings})
 
 
+def issue_key(log: DecisionLog, *scopes: str, **options: Any) -> str:
+    """A new API key, with all scopes unless some are named, for the default tenant unless another is."""
+    asked = {"tenant": DEFAULT_TENANT, "scopes": scopes or SCOPES, **options}
+    return asyncio.run(KeyIssuer(log, NAME, by="person:officer").create(**asked))[1]
+
+
+def bearer(key: str) -> dict[str, str]:
+    """The header that presents an API key."""
+    return {"authorization": f"Bearer {key}"}
+
+
 def recorded_answers(url: str, master_key: Path) -> dict[str, bytes]:
     """Ids and answers in a log, read by a stranger to its writer."""
     store = RecordStore(open_reader(url), MasterKey.open(master_key, create=False))
@@ -112,6 +126,7 @@ class AppClient:
     """Sends requests to an ASGI app in this process; an exception that escapes the app fails the test."""
 
     app: ASGIApp
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def get(self, path: str) -> httpx.Response:
         """GET a path."""
@@ -127,13 +142,14 @@ class AppClient:
 
     async def send(self, method: str, path: str, **content: Any) -> httpx.Response:
         """Send one request from a running event loop."""
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://desk") as client:
+        transport = httpx.ASGITransport(self.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://desk", headers=self.headers) as client:
             return await client.request(method, path, **content)
 
 
 @dataclass
 class Desk:
-    """A scorer and its app in this process."""
+    """A scorer and its app in this process, and a client with a key of all scopes."""
 
     scorer: Scorer
     client: AppClient
@@ -146,16 +162,17 @@ class Desk:
 
 @dataclass
 class Server:
-    """A `bentoml serve` process with a home of its own."""
+    """A `bentoml serve` process with a home of its own, and a client with a key of all scopes."""
 
     process: subprocess.Popen[bytes]
     port: int
     releases: Releases
     output: Path
+    key: str
     client: httpx.Client = field(init=False)
 
     def __post_init__(self) -> None:
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30, headers=bearer(self.key))
 
     @property
     def database(self) -> Path:
@@ -201,6 +218,24 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def key_in(home: Path, url: str | None = None) -> str:
+    """A new API key with all scopes, in the decision log of a home."""
+    log = DecisionLog.open(Settings(home=home, decision_log_url=url, _env_file=None), NAME)
+    try:
+        return issue_key(log)
+    finally:
+        log.close()
+
+
+def revoke_in(home: Path, key: str) -> None:
+    """Revoke a key in the decision log of a home."""
+    log = DecisionLog.open(Settings(home=home, _env_file=None), NAME)
+    try:
+        asyncio.run(KeyIssuer(log, NAME, by="person:officer").revoke(key.split("_")[1]))
+    finally:
+        log.close()
+
+
 def start_server(tiny: TinyLoans, folder: Path, **environment: str) -> Server:
     """Start the service with its home in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -214,6 +249,7 @@ def start_server(tiny: TinyLoans, folder: Path, **environment: str) -> Server:
         "PYTHONPATH": f"{ROOT}:{tiny.folder}",
         **environment,
     }
+    key = key_in(folder / "home", settings.get("CDE_DECISION_LOG_URL"))
     with output.open("wb") as log:
         process = subprocess.Popen(
             [
@@ -225,7 +261,7 @@ def start_server(tiny: TinyLoans, folder: Path, **environment: str) -> Server:
             stdout=log,
             stderr=subprocess.STDOUT,
         )
-    server = Server(process, port, releases_in(folder / "home" / NAME), output)
+    server = Server(process, port, releases_in(folder / "home" / NAME), output, key)
     try:
         server.wait_until_up()
     except BaseException:

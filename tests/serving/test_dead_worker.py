@@ -14,7 +14,7 @@ import pytest
 
 from cde_assets.stack import SERVICE, scoring_server
 from cde_serving.settings import Settings
-from tests.serving.helpers import SCORE, Server, releases_in, start_server, wait_for
+from tests.serving.helpers import SCORE, Server, bearer, releases_in, start_server, wait_for
 from tests.support import NAME, TinyLoans
 
 CLIENTS = 8
@@ -60,7 +60,8 @@ class Clients:
             try:
                 with httpx.Client(base_url=self.server.client.base_url, timeout=30, verify=False) as client:
                     body = {**self.example, "customer_id": f"c-{key}"}
-                    answer = client.post(SCORE, json=body, headers={"idempotency-key": key})
+                    headers = {"idempotency-key": key, **bearer(self.server.key)}
+                    answer = client.post(SCORE, json=body, headers=headers)
             except httpx.TransportError:
                 self.broken += 1
                 continue

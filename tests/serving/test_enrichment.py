@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cde_domain.decisions.engine import Routing
+from cde_domain.model.scoring_model import ScoringModel
 from cde_domain.portfolio import Enrichment, PortfolioError
 from cde_domain.portfolios.personal_loan import PORTFOLIO as PERSONAL_LOAN
 from cde_serving.applications import InvalidApplicationError
@@ -41,7 +42,7 @@ def one_bureau() -> Iterator[FakeBureau]:
 @pytest.fixture
 def bureau(one_bureau: FakeBureau) -> FakeBureau:
     """The bureau, well again and with nothing asked."""
-    one_bureau.fault, one_bureau.failures = "none", 0
+    one_bureau.fault, one_bureau.failures, one_bureau.hanging = "none", 0, 0
     one_bureau.lookups.clear()
     return one_bureau
 
@@ -143,14 +144,23 @@ def test_a_refused_connection_ends_with_a_person(enriched: Enriched) -> None:
     assert ("MANUAL_REVIEW", UNAVAILABLE) == (answer["decision"], answer["reason_codes"])
 
 
-def test_a_fault_is_no_rejection_either(enriched: Enriched, bureau: FakeBureau) -> None:
-    """What would be rejected on the rest alone goes to a person too."""
-    bureau.fault = "error 500"
-    poor = enriched.without_history(annual_income=1000.0, loan_amount=1e6)
+@pytest.mark.parametrize(("alone", "cut_off"), [("APPROVED", 0.001), ("REJECTED", 0.999)])
+def test_whatever_the_rest_alone_would_come_to_a_person_decides(
+    enriched: Enriched, bureau: FakeBureau, monkeypatch: pytest.MonkeyPatch, alone: str, cut_off: float
+) -> None:
+    """Under a policy that would decide without any report, a time-out neither approves nor rejects."""
+    served = enriched.desk.scorer.releases.serving
+    assert served is not None
+    without_rules = {"rules": (), "approve_at": cut_off, "review_at": cut_off}
+    served.engine.policy = served.engine.policy.model_copy(update=without_rules)
+    monkeypatch.setattr(ScoringModel, "outside_range", lambda *_: [])
+    bureau.fault = "time-out"
 
-    (answer,) = enriched.ask(poor)
+    unknown, timed_out = enriched.ask(enriched.without_history(credit_history=None), enriched.without_history())
 
-    assert ("MANUAL_REVIEW", UNAVAILABLE) == (answer["decision"], answer["reason_codes"])
+    assert alone == unknown["decision"]
+    assert unknown["score"] == timed_out["score"]
+    assert ("MANUAL_REVIEW", UNAVAILABLE) == (timed_out["decision"], timed_out["reason_codes"])
 
 
 @pytest.mark.parametrize(("failures", "lookups", "codes"), [(1, 2, []), (2, 2, UNAVAILABLE)])
@@ -163,6 +173,15 @@ def test_a_lookup_is_tried_twice(
     (answer,) = enriched.ask(enriched.without_history())
 
     assert (lookups, codes) == (len(bureau.lookups), answer["reason_codes"])
+
+
+def test_a_lookup_that_hangs_leaves_time_for_a_second(enriched: Enriched, bureau: FakeBureau) -> None:
+    """Each try has half of the deadline."""
+    bureau.hanging = 1
+
+    (answer,) = enriched.ask(enriched.without_history())
+
+    assert (2, "APPROVED") == (len(bureau.lookups), answer["decision"])
 
 
 @pytest.mark.parametrize("fault", ["error 404", "out of range"])
@@ -221,7 +240,7 @@ def test_a_required_part_is_empty_where_it_cannot_be_fetched(bureau: FakeBureau)
 
     async def complete() -> Completed:
         enricher = Enricher(Bureau(bureau.url, DEADLINE))
-        assert None is enricher.lacks(enrichment, PERSONAL_LOAN.application, body.encode())
+        assert None is enricher.whole(enrichment, PERSONAL_LOAN.application, body.encode())
         return await enricher.complete(enrichment, PERSONAL_LOAN.application, body.encode(), NOON.date())
 
     completed = asyncio.run(complete())

@@ -337,7 +337,7 @@ def test_a_full_log_fails_shadows_and_not_the_thread(desk: Desk, monkeypatch: py
 
     assert {"failed", "recorded"} == set(fates)
     with desk.scorer.log.read_engine.connect() as connection:
-        assert ["shadow"] == list(connection.execute(sa.select(records.c.kind)).scalars())
+        assert 1 == list(connection.execute(sa.select(records.c.kind)).scalars()).count("shadow")
 
 
 def test_a_payload_of_before_these_fields_is_still_read() -> None:

@@ -24,7 +24,7 @@ from cde_serving.records.vault import MasterKey
 from cde_serving.records.verify import Verification, verify_log
 from cde_serving.signing import TrustedKeys
 from tests.serving.fault_server import POINTS
-from tests.serving.helpers import ROOT, SCORE, free_port, releases_in, wait_for
+from tests.serving.helpers import ROOT, SCORE, bearer, free_port, key_in, releases_in, wait_for
 from tests.support import NAME, REFERENCE, TinyLoans
 
 CLIENTS = 8
@@ -56,6 +56,7 @@ class Desk:
     port: int
     zygote: subprocess.Popen[str]
     example: dict[str, Any]
+    key: str
     history: History = field(default_factory=History)
     service: int = 0
     sent: int = 0
@@ -108,7 +109,9 @@ class Desk:
 
     def _new_client(self) -> httpx.Client:
         # Without TLS there is nothing to verify, and the certificates take longer to read than a service to start.
-        return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=20, verify=False)
+        return httpx.Client(
+            base_url=f"http://127.0.0.1:{self.port}", timeout=20, verify=False, headers=bearer(self.key)
+        )
 
     def _client(self, until: float) -> None:
         with self._new_client() as client:
@@ -163,6 +166,7 @@ def running(
     home = folder / "home"
     releases_in(home / NAME).promote(bundle)
     url = url or f"sqlite:///{home / NAME / 'decisions.sqlite'}"
+    key = key_in(home, url)
     port = free_port()
     environment = {
         **os.environ,
@@ -182,7 +186,7 @@ def running(
             stderr=output,
             text=True,
         )
-    desk = Desk(home, url, port, zygote, dict(tiny.portfolio.example))
+    desk = Desk(home, url, port, zygote, dict(tiny.portfolio.example), key)
     try:
         yield desk
     finally:

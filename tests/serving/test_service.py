@@ -186,7 +186,7 @@ def ask_until_it_ends(server: Server, example: dict[str, Any], seconds: float) -
     answered: dict[str, bytes] = {}
 
     def ask() -> None:
-        with httpx.Client(base_url=server.client.base_url, timeout=10) as client:
+        with httpx.Client(base_url=server.client.base_url, headers=server.client.headers, timeout=10) as client:
             while True:
                 try:
                     answer = client.post(SCORE, json=example)

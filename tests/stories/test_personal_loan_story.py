@@ -7,6 +7,7 @@ import httpx
 import pandas as pd
 import pytest
 
+from cde_assets.key_commands import key_for_a_moment
 from cde_assets.processes import free_port
 from cde_assets.stack import promoted_bento, scoring_server
 from cde_domain.model.metrics import auc
@@ -72,9 +73,10 @@ def test_the_bento_alone_decides_the_contracts_body_in_a_home_that_knows_nothing
     port = free_port("127.0.0.1")
     server = scoring_server(Settings(home=home, _env_file=None), tag, port)
     server.environment = {**server.environment, "CDE_HOME": str(tmp_path)}
-    with server:
+    with key_for_a_moment(Settings(home=tmp_path, _env_file=None), "score") as key, server:
         server.wait(120)
-        answer = httpx.post(f"http://127.0.0.1:{port}/api/v1/credit/score", json=BODY).json()
+        url = f"http://127.0.0.1:{port}/api/v1/credit/score"
+        answer = httpx.post(url, json=BODY, headers={"authorization": f"Bearer {key}"}).json()
     assert 0 <= answer["score"] <= 1
     assert answer["decision"] in {"APPROVED", "REJECTED", "MANUAL_REVIEW"}
     assert answer["explanation"]["decided_by"] == "model"

@@ -1,0 +1,1 @@
+"""Who is let in: keys, what each may do, and how often."""
