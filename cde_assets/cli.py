@@ -11,6 +11,9 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Run the credit decision engine and ask it questions."
 )
 
+experiment_app = typer.Typer(no_args_is_help=True, help="Let a challenger decide for a share of the customers.")
+app.add_typer(experiment_app, name="experiment")
+
 keys_app = typer.Typer(no_args_is_help=True, help="API keys: who may ask the service for what.")
 app.add_typer(keys_app, name="keys")
 
@@ -276,6 +279,30 @@ def measure_operation(
     raise typer.Exit(carry_out(settings, sample))
 
 
+@app.command("stop-auto")
+def stop_auto(
+    portfolio: PortfolioArgument = None,
+    reason: Annotated[str, typer.Option(help="Why, for the log; name no person.")] = "",
+) -> None:
+    """Send every automatic decision to MANUAL_REVIEW within two seconds, without a restart, until resumed."""
+    settings = _choose(portfolio)
+    from cde_assets.log_commands import turn_switch
+
+    raise typer.Exit(turn_switch(settings, "stop_auto", by=_os_user(), reason=reason))
+
+
+@app.command("resume-auto")
+def resume_auto(
+    portfolio: PortfolioArgument = None,
+    reason: Annotated[str, typer.Option(help="Why, for the log; name no person.")] = "",
+) -> None:
+    """Let decisions be taken automatically again after `stop-auto`."""
+    settings = _choose(portfolio)
+    from cde_assets.log_commands import turn_switch
+
+    raise typer.Exit(turn_switch(settings, "resume_auto", by=_os_user(), reason=reason))
+
+
 @app.command()
 def approve(
     evidence: Annotated[str, typer.Option(help="The digest of the evidence pack.")],
@@ -394,6 +421,61 @@ def rollback(
     typer.echo(f"(entry {entry.sequence} of its ledger)")
     if version := entry.details.get("mlflow_version"):
         _follow_in_mlflow(settings, name, str(version))
+
+
+PortfolioOption = Annotated[str | None, typer.Option("--portfolio", help="The portfolio, as for the other commands.")]
+
+
+@experiment_app.command("start")
+def start_experiment(
+    name: Annotated[str, typer.Argument(help="Its name, which draws the customers and is used once.")],
+    challenger: Annotated[
+        str | None, typer.Option(help="A bundle that was promoted before, by digest, or `latest`: the challenger.")
+    ] = None,
+    weight: Annotated[float, typer.Option(min=0.0, max=1.0, help="The share of customers it decides for.")] = 0.0,
+    shadow: Annotated[
+        list[str] | None, typer.Option(help="A bundle that decides without being answered; several may be named.")
+    ] = None,
+    portfolio: PortfolioOption = None,
+) -> None:
+    """Start an experiment; a challenger needs all that a promotion needs, a shadow signed evidence about its model."""
+    settings = _choose(portfolio)
+    from cde_assets.experiment_commands import start
+
+    raise typer.Exit(start(settings, name, challenger, weight, shadow or [], by=_os_user()))
+
+
+@experiment_app.command("weight")
+def change_weight(
+    weight: Annotated[float, typer.Argument(min=0.0, max=1.0, help="The share of customers, e.g. 0.25.")],
+    portfolio: PortfolioOption = None,
+    reason: Annotated[str, typer.Option(help="Why, for the log.")] = "",
+) -> None:
+    """Let the challenger decide for another share of the customers; services follow within two seconds."""
+    settings = _choose(portfolio)
+    from cde_assets.experiment_commands import change_weight as change
+
+    raise typer.Exit(change(settings, weight, by=_os_user(), reason=reason))
+
+
+@experiment_app.command("stop")
+def stop_experiment(
+    portfolio: PortfolioOption = None, reason: Annotated[str, typer.Option(help="Why, for the log.")] = ""
+) -> None:
+    """End the experiment: the champion decides alone again."""
+    settings = _choose(portfolio)
+    from cde_assets.experiment_commands import stop
+
+    raise typer.Exit(stop(settings, by=_os_user(), reason=reason))
+
+
+@experiment_app.command("show")
+def show_experiment(portfolio: PortfolioOption = None) -> None:
+    """Show which experiment runs; exit status 1 if none does."""
+    settings = _choose(portfolio)
+    from cde_assets.experiment_commands import show
+
+    raise typer.Exit(show(settings))
 
 
 def _os_user() -> str:

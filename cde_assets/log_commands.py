@@ -1,14 +1,17 @@
-"""What `cde verify-log`, `replay`, `erase` and `measure-operation` do; each returns its exit status."""
+"""What the commands about the decision log do; each returns its exit status."""
 
+import asyncio
 import getpass
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 import typer
 
 from cde_assets.erasing import Erasing
 from cde_domain.portfolio import load_portfolio
-from cde_serving.decision_log import DecisionLog, LogUnavailableError
+from cde_serving.decision_log import DecisionLog, LogBusyError, LogUnavailableError
+from cde_serving.kill_switch import read_switch, turn
 from cde_serving.records.database import open_reader
 from cde_serving.records.erasure import UnknownCustomerError
 from cde_serving.records.replay import Replayer
@@ -131,3 +134,35 @@ def measure_operation(settings: Settings, sample: int) -> int:
     if found.failed:
         typer.echo("The next promotion is refused until these are mended and measured again.")
     return 1 if found.failed else 0
+
+
+def turn_switch(settings: Settings, kind: Literal["stop_auto", "resume_auto"], *, by: str, reason: str) -> int:
+    """Stop or resume automatic decisions of every service that records to the portfolio's log."""
+    name, stops = settings.portfolio_name(), kind == "stop_auto"
+    try:
+        # A log that no service wrote yet is a mistyped CDE_HOME: to say "stopped" there would be worse than to fail.
+        open_reader(settings.log_url(name)).dispose()
+        log = DecisionLog.open(settings, name)
+    except LogUnavailableError as error:
+        typer.echo(f"Not {'stopped' if stops else 'resumed'}: {error}")
+        return 1
+    try:
+        before = read_switch(log.read_engine, name)
+        if not stops and not before.stopped:
+            typer.echo(f"Automatic decisions of {name} are not stopped")
+            return 1
+        asyncio.run(turn(log, name, kind, by=by, reason=reason))
+        state = read_switch(log.read_engine, name)
+    except (LogBusyError, LogUnavailableError) as error:
+        typer.echo(f"Not {'stopped' if stops else 'resumed'}: {error}")
+        return 1
+    finally:
+        log.close()
+    if state.stopped is not stops:
+        typer.echo(f"Recorded, but an event of {state.since} counts for later: compare the clocks of the machines")
+        return 1
+    if stops:
+        typer.echo(f"Stopped: within 2 s every decision of {name} goes to MANUAL_REVIEW, until `cde resume-auto`.")
+    else:
+        typer.echo(f"Resumed: {name} decides automatically again, after a stop since {before.since} by {before.by}.")
+    return 0

@@ -39,6 +39,9 @@ def program(name: str) -> str:
 
 def scoring_server(settings: Settings, what: str, port: int) -> Server:
     """The scoring service under BentoML: `what` is a bento's tag or the service in this source tree."""
+    # With it, as every image built by BentoML has it, a worker that dies is not replaced: the supervisor lives on and
+    # holds the port, and nobody answers.
+    os.environ.pop("BENTOML_CONTAINERIZED", None)
     host = settings.host
     command = [
         program("bentoml"),

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from cde_domain.application import columns_of
 from cde_domain.features.feature import Feature
@@ -229,6 +229,39 @@ class Inventory:
     open_findings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Enrichment:
+    """
+    A part of the application that the service may ask the credit bureau for where a request leaves it out.
+
+    `field` is a field of the application, `answer` the model that the bureau's answer must hold to; what holds to it
+    becomes the field. It must be possible to decide without: the field is optional, or `{}` is a value of it.
+    """
+
+    field: str
+    answer: type[BaseModel]
+
+    def absent(self, application: type[BaseModel]) -> dict[str, Any]:
+        """
+        What stands in a request for this part when it is unknown.
+
+        Raises:
+            PortfolioError: the application has no such field, or cannot do without.
+        """
+        field = application.model_fields.get(self.field)
+        if field is None:
+            raise PortfolioError(f"{application.__name__} has no field {self.field!r} to be enriched")
+        if not field.is_required():
+            return {}
+        try:
+            TypeAdapter[Any](cast(Any, field.annotation)).validate_python({})
+        except ValueError as error:
+            raise PortfolioError(
+                f"the field {self.field!r} cannot be enriched: it is required, and {{}} is no value of it"
+            ) from error
+        return {self.field: {}}
+
+
 INTENDED_USE = "Decisions on applications of this portfolio, with a person deciding what the policy sends to review."
 OUT_OF_SCOPE = (
     "Other products or other groups of customers than those of the loan book.",
@@ -257,8 +290,9 @@ class Portfolio:
     numbered, copied or left empty where the join gives none; `outcome_known_at` is required for a dated portfolio.
     `boosting` overrides XGBoost's hyperparameters; `tuning_budget` is how many settings of each kind of trees (at most
     three) are compared on the folds. `alternatives` is how many candidates the search for less discriminatory models
-    tries, 20 or more. From `intended_use` on, it is what the model card says in the lender's own words;
-    without an `inventory` entry the rule that asks for one stays open. `retention` says how long decisions are kept.
+    tries, 20 or more. `enrichment` is what may be asked of the bureau. From `intended_use` on, it is what the model
+    card says in the lender's own words; without an `inventory` entry the rule that asks for one stays open. `retention`
+    says how long decisions are kept.
     """
 
     name: str
@@ -282,6 +316,7 @@ class Portfolio:
     tuning_budget: int = 3
     alternatives: int = 24
     declined_alternatives: tuple[DeclinedAlternative, ...] = ()
+    enrichment: Enrichment | None = None
     intended_use: str = INTENDED_USE
     out_of_scope: tuple[str, ...] = OUT_OF_SCOPE
     ethical_considerations: tuple[str, ...] = ETHICAL_CONSIDERATIONS
@@ -313,6 +348,8 @@ class Portfolio:
                 raise PortfolioError(f"portfolio {self.name}: {tolerance} must lie between 0 and 1")
         if self.retention.days < 0 or len(self.retention.reason) < 10:
             raise PortfolioError(f"portfolio {self.name}: retention needs days, none below 0, and the duty as reason")
+        if self.enrichment is not None:
+            self.enrichment.absent(self.application)
         fields = columns_of(self.application)  # a field of a kind that cannot be served is refused here, by name
         _check_monitoring(self.name, self.protected, {part for column in fields for part in column.path})
 

@@ -8,6 +8,7 @@ import msgspec
 
 from cde_domain.decisions.engine import DecidedBy, Decision
 from cde_domain.decisions.policy import Outcome
+from cde_domain.decisions.variants import Variant
 from cde_domain.release import Bundle
 
 VERSION_DIGITS = 12  # of the bundle's digest: enough to name a model, short enough to read
@@ -47,10 +48,17 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     model_version: str
     policy_version: str
     portfolio: str
-    variant: Literal["champion"] = "champion"
+    variant: Variant = Variant.CHAMPION
 
 
-def answer_to(customer_id: str, decision_id: str, applied_at: datetime, decision: Decision, bundle: Bundle) -> Answer:
+def answer_to(
+    customer_id: str,
+    decision_id: str,
+    applied_at: datetime,
+    decision: Decision,
+    bundle: Bundle,
+    variant: Variant = Variant.CHAMPION,
+) -> Answer:
     """The answer that a bundle's decision comes to."""
     return Answer(
         decision_id=decision_id,
@@ -70,4 +78,5 @@ def answer_to(customer_id: str, decision_id: str, applied_at: datetime, decision
         model_version=bundle.digest[:VERSION_DIGITS],
         policy_version=bundle.engine.policy.version,
         portfolio=bundle.portfolio.name,
+        variant=variant,
     )

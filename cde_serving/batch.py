@@ -11,15 +11,13 @@ import msgspec
 
 from cde_domain.decisions.engine import Decision
 from cde_domain.release import Bundle
-from cde_serving.answers import answer_to
 from cde_serving.applications import InvalidApplicationError, Problem, unique_keys
+from cde_serving.deciding import decide_all
 from cde_serving.decision_log import LogBusyError
 from cde_serving.idempotency import BadKeyError, is_key
-from cde_serving.intake import Intake, take_in
 from cde_serving.limits import MAX_BODY, MOST_APPLICATIONS
-from cde_serving.records.names import record_id_at
 from cde_serving.records.record import DEFAULT_TENANT
-from cde_serving.scorer import KeyedRequest, Scorer
+from cde_serving.scorer import Chosen, KeyedRequest, Scorer
 
 MOST_BATCHES = 8
 AT_ONCE = 16  # applications that are parsed, or decided, before other requests have their turn
@@ -35,7 +33,7 @@ class _Item:
 
     body: bytes
     request: KeyedRequest | None = None
-    intake: Intake | None = None
+    chosen: Chosen | None = None
     result: bytes | Exception | None = None
 
 
@@ -76,41 +74,57 @@ class BatchScorer:
             self._batches -= 1
 
     async def _scored(self, bodies: list[bytes], key: str | None, tenant: str) -> list[bytes | Exception]:
-        bundle = self._scorer.serving()
+        champion = self._scorer.serving()
         applied_at = self._scorer.clock()
         items = [_Item(body) for body in bodies]
         for first, part in _parts(items, AT_ONCE):
-            for place, item in enumerate(part, first):
-                # No header holds a NUL, so that no client's own key is the key of an item.
-                self._parse(item, bundle, None if key is None else f"{key}\0{place}", tenant)
+            # No header holds a NUL, so that no client's own key is the key of an item.
+            keys = [None if key is None else f"{key}\0{place}" for place in range(first, first + len(part))]
+            taken = (self._take_in(item, champion, own, tenant) for item, own in zip(part, keys, strict=True))
+            await asyncio.gather(*taken)
             await asyncio.sleep(0)
-        decided: list[tuple[_Item, Decision]] = []
-        for _, part in _parts([item for item in items if item.intake is not None], AT_ONCE):
-            decided += _decided(part, bundle, applied_at)
+        decided: list[tuple[_Item, Chosen, Decision]] = []
+        for _, part in _parts([item for item in items if item.chosen is not None], AT_ONCE):
+            decided += self._decided(part, applied_at)
             await asyncio.sleep(0)
         for _, commit in _parts(decided, RECORDED_AT_ONCE):
-            await asyncio.gather(*(self._record(item, one, bundle, applied_at, tenant) for item, one in commit))
+            await asyncio.gather(*(self._record(*one, applied_at, tenant) for one in commit))
         return [await self._result(item, tenant) for item in items]
 
-    def _parse(self, item: _Item, bundle: Bundle, key: str | None, tenant: str) -> None:
-        model = bundle.portfolio.application
+    async def _take_in(self, item: _Item, champion: Bundle, key: str | None, tenant: str) -> None:
         try:
             if len(item.body) > MAX_BODY:
                 raise InvalidApplicationError(
                     [Problem("body", f"An application has at most {MAX_BODY} bytes", "too_large")]
                 )
-            if KEY not in model.model_fields:
+            if KEY not in champion.portfolio.application.model_fields:
                 item.body, key = _without_key(item.body, key)
             item.request = self._scorer.request_of(item.body, key, tenant)
-            item.intake = take_in(bundle.portfolio, item.body)
-        except (BadKeyError, InvalidApplicationError) as error:
+            intake = await self._scorer.taken_in(champion, item.body, item.request, tenant)
+        except Exception as error:  # told of this item alone
             item.result = error
+        else:
+            if isinstance(intake, bytes):
+                item.result = intake
+            else:
+                item.chosen = self._scorer.chosen(champion, intake, tenant)
 
-    async def _record(self, item: _Item, decision: Decision, bundle: Bundle, applied_at: datetime, tenant: str) -> None:
-        assert item.intake is not None
-        answer = answer_to(item.intake.application.customer_id, record_id_at(applied_at), applied_at, decision, bundle)
+    def _decided(self, items: Sequence[_Item], applied_at: datetime) -> Iterator[tuple[_Item, Chosen, Decision]]:
+        """Items with who decided and what, the applications of each bundle in one pass."""
+        by_bundle: dict[str, list[tuple[_Item, Chosen]]] = {}
+        for item in items:
+            assert item.chosen is not None
+            by_bundle.setdefault(item.chosen.bundle.digest, []).append((item, item.chosen))
+        for pairs in by_bundle.values():
+            intakes = [chosen.intake for _, chosen in pairs]
+            stopped = self._scorer.switch.stopped
+            decisions = decide_all(pairs[0][1].bundle, intakes, applied_at.date(), stopped=stopped)
+            for (item, chosen), decision in zip(pairs, decisions, strict=True):
+                yield item, chosen, decision
+
+    async def _record(self, item: _Item, chosen: Chosen, decision: Decision, applied_at: datetime, tenant: str) -> None:
         try:
-            item.result = await self._scorer.recorded(item.intake, answer, decision, bundle, item.request, tenant)
+            item.result = await self._scorer.answered(chosen, decision, applied_at, item.request, tenant)
         except Exception as error:  # told of this item alone
             item.result = error
 
@@ -122,20 +136,6 @@ class BatchScorer:
                 return error
         assert item.result is not None
         return item.result
-
-
-def _decided(items: Sequence[_Item], bundle: Bundle, applied_at: datetime) -> list[tuple[_Item, Decision]]:
-    """Items with their decisions; one that a portfolio's code fails on takes no other with it."""
-    try:
-        decisions = bundle.engine.decide_all(
-            [item.intake.application for item in items if item.intake], applied_at.date()
-        )
-    except Exception as error:
-        if len(items) > 1:
-            return [pair for item in items for pair in _decided([item], bundle, applied_at)]
-        items[0].result = error
-        return []
-    return list(zip(items, decisions, strict=True))
 
 
 class _Batch(msgspec.Struct, forbid_unknown_fields=True):

@@ -154,7 +154,9 @@ def _full(bundle: Bundle, features: Mapping[str, float | str | None], decision_i
     model = bundle.engine.model
     unavailable = []
     lime = None
-    if model.background is None:
+    if not features:
+        unavailable.append("lime: the application could not be scored")
+    elif model.background is None:
         unavailable.append("lime: the model was made before its background was kept")
     else:
         seed = int(decision_id[-8:], 16)

@@ -1,10 +1,10 @@
 """What Prometheus scrapes: bounded labels only, and nothing about a person."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -47,6 +47,9 @@ class Metrics:
         self._auth_failures = self._counter("cde_auth_failures", "Requests not let in", "reason")
         self._commits = self._histogram("cde_commit_seconds", "Time of a commit of the log", COMMIT_SECONDS)
         self._batches = self._histogram("cde_commit_records", "Records in a commit of the log", BATCHES)
+        self._experiment_failures = self._counter("cde_experiment_failures", "Experiments that could not be run")
+        self._shadows = self._counter("cde_shadow_decisions", "Shadow decisions", "fate")
+        self._lookups = self._counter("cde_bureau_lookups", "Lookups at the bureau", "result")
         self._codes: tuple[str, frozenset[str]] = ("", frozenset())
         self._known: dict[tuple[Any, ...], Any] = {}
 
@@ -92,6 +95,22 @@ class Metrics:
     def release_failed(self) -> None:
         """Count a promoted bundle that could not be served."""
         self._load_failures.inc()
+
+    def experiment_failed(self) -> None:
+        """Count an experiment that could not be run."""
+        self._experiment_failures.inc()
+
+    def shadow_decided(self, fate: str) -> None:
+        """Count a shadow decision: recorded, dropped or failed."""
+        self._child(self._shadows, fate).inc()
+
+    def bureau_asked(self, result: str) -> None:
+        """Count a lookup: fetched, unavailable, invalid or breaker_open."""
+        self._child(self._lookups, result).inc()
+
+    def gauge(self, name: str, documentation: str, value: Callable[[], float]) -> None:
+        """Show a value as it is when the page is asked for."""
+        Gauge(name, documentation, registry=self._registry).set_function(value)
 
     def page(self) -> bytes:
         """All metrics in Prometheus' text format."""

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from cde_domain.release import Bundle, BundleError, load_bundle
+from cde_serving.experiments import ExperimentLog
 from cde_serving.ledger import LedgerEntry, PromotionLedger
 from cde_serving.operation import OperationLog
 from cde_serving.signing import SigningKey
@@ -20,8 +21,9 @@ class ReleaseStore:
     """
     A folder with `ledger.jsonl`, `bundles/<digest>/`, `evidence/<digest>/` and what people and measurements say.
 
-    People sign `approvals/` and `attestations/`; measurements of the running service are in `operation.jsonl`. Ledger
-    and measurements are believed as far as a key in the PEM file `public_key` signed them.
+    People sign `approvals/` and `attestations/`; measurements of the running service are in `operation.jsonl`, and who
+    decides beside the champion in `experiments.jsonl`. Ledger, measurements and experiments are believed as far as a
+    key in the PEM file `public_key` signed them.
     """
 
     def __init__(self, folder: Path, public_key: Path, *, portfolio: str | None = None) -> None:
@@ -31,6 +33,7 @@ class ReleaseStore:
         self.approvals = folder / "approvals"
         self.attestations = folder / "attestations"
         self.ledger = PromotionLedger(folder / LEDGER, public_key, portfolio=portfolio)
+        self.experiments = ExperimentLog(folder, public_key, portfolio=portfolio)
         self.operation = OperationLog(folder, public_key, self.ledger, portfolio=portfolio)
 
     def current(self) -> Bundle | None:
@@ -51,11 +54,18 @@ class ReleaseStore:
         Raises:
             BundleError: the bundle cannot be verified, or is of another portfolio than the entry says.
         """
-        bundle = load_bundle(self.bundles / entry.bundle, entry.bundle)
-        if bundle.portfolio.name != entry.portfolio:
-            raise BundleError(
-                f"bundle {entry.bundle[:12]} is of {bundle.portfolio.name}, but was promoted for {entry.portfolio}"
-            )
+        return self.load_bundle(entry.bundle, entry.portfolio)
+
+    def load_bundle(self, digest: str, portfolio: str) -> Bundle:
+        """
+        Load a bundle that was named for a portfolio.
+
+        Raises:
+            BundleError: it cannot be verified, or is of another portfolio.
+        """
+        bundle = load_bundle(self.bundles / digest, digest)
+        if bundle.portfolio.name != portfolio:
+            raise BundleError(f"bundle {digest[:12]} is of {bundle.portfolio.name}, but was promoted for {portfolio}")
         return bundle
 
     def roll_back(self, to: str | None, *, key: SigningKey, by: str, reason: str = "") -> LedgerEntry:

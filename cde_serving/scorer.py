@@ -1,36 +1,55 @@
 """Scores applications: parse, decide, record, answer."""
 
 import asyncio
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 import msgspec
 
 from cde_domain.clock import Clock, utc_now
 from cde_domain.decisions.engine import Decision
+from cde_domain.decisions.variants import Variant
 from cde_domain.release import Bundle
 from cde_serving.access.key_ring import KeyRing
 from cde_serving.access.rates import Rates
-from cde_serving.answers import Answer, answer_to
-from cde_serving.applications import InvalidApplicationError, canonical
+from cde_serving.answers import answer_to
+from cde_serving.applications import InvalidApplicationError, canonical, parse_application
+from cde_serving.deciding import decide
 from cde_serving.decision_log import DecisionLog, KeyReusedError, Record
+from cde_serving.enrichment import Enricher
 from cde_serving.explanations import Explain, Explainer
 from cde_serving.follow_ups import FollowUps
 from cde_serving.follower import NothingPromotedError, ReleaseFollower
 from cde_serving.intake import Intake, take_in
+from cde_serving.kill_switch import KillSwitch
 from cde_serving.metrics import Metrics
+from cde_serving.plan import CHAMPION_ALONE, PlanFollower
 from cde_serving.records.names import iso, record_id_at
 from cde_serving.records.record import DEFAULT_TENANT, Payload
 from cde_serving.records.versions import VersionsOf
+from cde_serving.shadows import Seen, Shadows
 
 KeyedRequest = tuple[str, str]  # an idempotency key, and the fingerprint of what was asked with it
 
 _encode = msgspec.json.Encoder().encode
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Who decides on an application, and who decides in the shadow."""
+
+    intake: Intake
+    variant: Variant
+    bundle: Bundle
+    shadows: tuple[Bundle, ...]
+
+
 class Scorer:
     """
     Everything that a running service holds: the followed releases, the decision log, metrics, API keys and the clock.
 
-    `keys` is None where authentication is switched off.
+    `keys` is None where authentication is switched off. Without a `plan` the champion decides alone, without an
+    `enricher` nothing is fetched.
     """
 
     def __init__(
@@ -43,18 +62,26 @@ class Scorer:
         promote: str,
         keys: KeyRing | None,
         rates: Rates,
+        switch: KillSwitch,
+        plan: PlanFollower | None = None,
+        enricher: Enricher | None = None,
     ) -> None:
         self.releases = releases
         self.log = log
         self.metrics = metrics
         metrics.watch(log, releases)
         self.promote = promote  # the command that gets a first model promoted
+        self.switch = switch
+        self.plan = plan
+        self.enricher = enricher
         self.keys = keys
         self.rates = rates
         self.follow_ups = FollowUps(releases, log, clock)
         self.clock = clock
         self.explainer = Explainer()
         self._versions = VersionsOf()
+        self._shadows = Shadows(log, self._versions, metrics.shadow_decided) if plan else None
+        metrics.gauge("cde_automatic_decisions_stopped", "1 while every decision goes to a person", self._is_stopped)
 
     async def score(
         self,
@@ -105,19 +132,24 @@ class Scorer:
         return known.payload.answer
 
     async def _decide(self, body: bytes, request: KeyedRequest | None, tenant: str, explain: Explain) -> bytes:
-        bundle = self.serving()
-        intake = take_in(bundle.portfolio, body)
+        champion = self.serving()  # taken once: whatever is promoted from here on, one bundle decides
+        intake = await self.taken_in(champion, body, request, tenant)
+        if isinstance(intake, bytes):
+            return intake
+        chosen = self.chosen(champion, intake, tenant)
         applied_at = self.clock()
-        decision = bundle.engine.decide(intake.application, applied_at.date())
-        answer = answer_to(intake.application.customer_id, record_id_at(applied_at), applied_at, decision, bundle)
-        if explain is not Explain.PLAIN:
-            explanation = await self.explainer.explain(explain, bundle, intake.application, answer, decision.features)
-            answer = msgspec.structs.replace(answer, explanation=explanation)
-        return await self.recorded(intake, answer, decision, bundle, request, tenant)
+        decision = decide(
+            chosen.bundle,
+            chosen.intake.application,
+            applied_at.date(),
+            fault=intake.fault,
+            stopped=self.switch.stopped,
+        )
+        return await self.answered(chosen, decision, applied_at, request, tenant, explain)
 
     def serving(self) -> Bundle:
         """
-        The bundle that decides.
+        The champion.
 
         Raises:
             NothingPromotedError: there is none yet.
@@ -127,53 +159,115 @@ class Scorer:
             raise NothingPromotedError
         return bundle
 
-    async def recorded(
+    async def taken_in(
+        self, champion: Bundle, body: bytes, request: KeyedRequest | None, tenant: str
+    ) -> Intake | bytes:
+        """
+        The application in a body, completed by the bureau where a part is left out.
+
+        A lookup costs money and leaves a trace at the bureau: who only asks again causes none, and what was answered
+        before is returned instead.
+        """
+        portfolio = champion.portfolio
+        enrichment = portfolio.enrichment
+        if self.enricher is None or enrichment is None:
+            return take_in(portfolio, body)
+        whole = self.enricher.whole(portfolio, enrichment, body)
+        if whole is not None:
+            return whole
+        known = await self.answered_before(request, tenant)
+        return known or await self.enricher.complete(portfolio, enrichment, body, self.clock().date())
+
+    def chosen(self, champion: Bundle, intake: Intake, tenant: str) -> Chosen:
+        """Which variant decides on an application."""
+        plan = self.plan.plan if self.plan else CHAMPION_ALONE
+        if plan.challenger is not None:
+            customer = self.log.master.token("customer", tenant, intake.application.customer_id)
+            variant, bundle = plan.for_customer(customer, champion)
+            if variant is Variant.CHALLENGER:
+                try:
+                    application, kept = parse_application(bundle.portfolio.application, intake.request)
+                except InvalidApplicationError:  # what the champion takes is what applicants are told to send
+                    pass
+                else:
+                    intake = replace(intake, application=application, request=kept)
+                    return Chosen(intake, variant, bundle, plan.shadows)
+        return Chosen(intake, Variant.CHAMPION, champion, plan.shadows)
+
+    async def answered(
         self,
-        intake: Intake,
-        answer: Answer,
+        chosen: Chosen,
         decision: Decision,
-        bundle: Bundle,
+        applied_at: datetime,
         request: KeyedRequest | None,
         tenant: str,
+        explain: Explain = Explain.PLAIN,
     ) -> bytes:
-        """Record the decision on an application; returns what to answer, as `DecisionLog.record`."""
+        """Record a decision; returns what to answer, as `DecisionLog.record`."""
+        intake, bundle = chosen.intake, chosen.bundle
+        customer_id = intake.application.customer_id
+        answer = answer_to(customer_id, record_id_at(applied_at), applied_at, decision, bundle, chosen.variant)
+        if explain is not Explain.PLAIN:
+            explanation = await self.explainer.explain(explain, bundle, intake.application, answer, decision.features)
+            answer = msgspec.structs.replace(answer, explanation=explanation)
         payload = Payload(
-            customer_id=answer.customer_id,
+            customer_id=customer_id,
             request=intake.request,
             features=decision.features,
             score=answer.score,
             answer=_encode(answer),
+            fetched=intake.fetched,
         )
         idempotency_key, fingerprint = request or (None, None)
         recorded = await self.log.record(
             Record(
                 record_id=answer.decision_id,
                 tenant=tenant,
-                applied_at=iso(answer.applied_at),
+                applied_at=iso(applied_at),
                 portfolio=answer.portfolio,
                 payload=payload,
                 decision=answer.decision.value,
                 decided_by=decision.decided_by.value,
                 reason_codes=answer.reason_codes,
-                variant=answer.variant,
+                variant=answer.variant.value,
                 versions=self._versions(bundle),
                 idempotency_key=idempotency_key,
                 fingerprint=fingerprint,
                 protected=intake.protected,
             )
         )
-        if recorded is payload.answer:
-            self.metrics.decided(decision, bundle, answer.variant)
-        else:
+        if recorded is not payload.answer:
             self.metrics.replayed()
+            return recorded
+        self.metrics.decided(decision, bundle, answer.variant)
+        if chosen.shadows and self._shadows is not None:
+            self._shadows.offer(
+                Seen(
+                    decision_id=answer.decision_id,
+                    tenant=tenant,
+                    request=intake.request,
+                    fetched=intake.fetched,
+                    fault=intake.fault,
+                    applied_at=applied_at,
+                    bundles=chosen.shadows,
+                )
+            )
         return recorded
 
+    def _is_stopped(self) -> float:
+        return float(self.switch.stopped)
+
     def close(self) -> None:
-        """Stop following keys and releases, and record what waits."""
+        """Stop following keys, releases and experiments, and record what waits."""
         if self.keys:
             self.keys.close()
         self.explainer.close()
         self.releases.close()
+        self.switch.close()
+        if self.plan is not None:
+            self.plan.close()
+        if self._shadows is not None:
+            self._shadows.close()
         self.log.close()
 
 

@@ -12,9 +12,12 @@ from cde_serving.access.key_ring import KeyRing
 from cde_serving.access.rates import Rates
 from cde_serving.app import create_app
 from cde_serving.decision_log import DecisionLog
+from cde_serving.enrichment import Bureau, Enricher
 from cde_serving.follower import ReleaseFollower
+from cde_serving.kill_switch import KillSwitch
 from cde_serving.logs import configure_logging, take_over_servers_log
 from cde_serving.metrics import Metrics
+from cde_serving.plan import PlanFollower
 from cde_serving.releases import PUBLIC_KEY, ReleaseStore, store_to_serve
 from cde_serving.scorer import Scorer
 from cde_serving.settings import Settings
@@ -53,9 +56,20 @@ def open_scorer(settings: Settings, baked: Path = BAKED) -> Scorer:
         log,
         metrics,
         promote=_promote_command(settings.portfolio),
+        switch=KillSwitch(log.read_engine, name),
+        plan=PlanFollower(releases.store, on_failure=metrics.experiment_failed),
+        enricher=_open_enricher(settings, metrics),
         keys=keys,
         rates=rates,
     )
+
+
+def _open_enricher(settings: Settings, metrics: Metrics) -> Enricher | None:
+    if settings.bureau_url is None:
+        return None
+    bureau = Bureau(str(settings.bureau_url), settings.bureau_deadline, metrics.bureau_asked)
+    metrics.gauge("cde_bureau_breaker_open", "1 while the bureau is not asked", lambda: float(bureau.breaker.open))
+    return Enricher(bureau)
 
 
 def _promote_command(portfolio: str) -> str:
@@ -103,4 +117,6 @@ class CreditDecisionService:
     @bentoml.on_shutdown
     async def close(self) -> None:
         """Record what waits before the process ends."""
+        if self._scorer.enricher is not None:
+            await self._scorer.enricher.bureau.close()
         await asyncio.to_thread(self._scorer.close)

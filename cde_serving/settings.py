@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import NonNegativeInt, field_validator
+from pydantic import Field, HttpUrl, NonNegativeInt, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cde_domain.portfolio import load_portfolio
@@ -36,6 +36,8 @@ class Settings(BaseSettings):
     log_key: Path | None = None
     log_checkpoints: Path | None = None
     retention_days: NonNegativeInt | None = None
+    bureau_url: HttpUrl | None = None
+    bureau_deadline: float = Field(default=0.8, gt=0, le=5)
 
     @field_validator("home", "signing_key", "verify_key", "approver_keys", "master_key", "log_key", "log_checkpoints")
     @classmethod

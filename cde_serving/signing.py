@@ -24,7 +24,16 @@ from pydantic import BaseModel
 
 from cde_domain.digests import json_bytes
 
-Kind = Literal["ledger entry", "evidence", "approval", "attestation", "operation facts", "operation head", "checkpoint"]
+Kind = Literal[
+    "ledger entry",
+    "evidence",
+    "approval",
+    "attestation",
+    "operation facts",
+    "operation head",
+    "checkpoint",
+    "experiment",
+]
 KEY_ID_DIGITS = 16
 PEM_END = b"-----END PUBLIC KEY-----"
 Record = TypeVar("Record", bound=BaseModel)

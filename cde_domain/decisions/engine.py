@@ -38,6 +38,10 @@ class Routing(StrEnum):
     RULE_INPUT_UNKNOWN = "RULE_INPUT_UNKNOWN"
     SCORE_UNAVAILABLE = "SCORE_UNAVAILABLE"
     NO_SPECIFIC_REASON = "NO_SPECIFIC_REASON"
+    AUTOMATIC_DECISIONS_STOPPED = "AUTOMATIC_DECISIONS_STOPPED"
+    ENRICHMENT_UNAVAILABLE = "ENRICHMENT_UNAVAILABLE"
+    ENRICHMENT_INVALID = "ENRICHMENT_INVALID"
+    DECISION_FAILED = "DECISION_FAILED"
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,7 @@ class DecisionEngine:
         decision, decided_by, codes, detail = self._answer(score, values, row, reasons)
         return Decision(
             decision=decision,
-            score=score if np.isfinite(score) else None,
+            score=score if 0.0 <= score <= 1.0 else None,
             decided_by=decided_by,
             reason_codes=codes,
             risk_factors=tuple(text for _, text in reasons[:MAX_REASONS]),
@@ -134,7 +138,7 @@ class DecisionEngine:
             if known:
                 return Outcome(rule.decision), DecidedBy.RULE, (rule.code,), rule.reason
             return Outcome.MANUAL_REVIEW, DecidedBy.RULE, (Routing.RULE_INPUT_UNKNOWN,), rule.when.feature
-        if not np.isfinite(score):
+        if not 0.0 <= score <= 1.0:  # nor does NaN lie there
             return Outcome.MANUAL_REVIEW, DecidedBy.FALLBACK, (Routing.SCORE_UNAVAILABLE,), None
         if outside := self.model.outside_range(row):
             return Outcome.MANUAL_REVIEW, DecidedBy.FALLBACK, (Routing.OUTSIDE_TRAINED_RANGE,), ", ".join(outside)

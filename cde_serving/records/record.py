@@ -6,7 +6,10 @@ from typing import Literal
 
 import msgspec
 
-Kind = Literal["decision", "protected", "restriction", "erasure", "review", "outcome", "key_created", "key_revoked"]
+Kind = Literal[
+    "decision", "shadow", "protected", "restriction", "erasure", "review", "outcome", "key_created", "key_revoked",
+    "stop_auto", "resume_auto",
+]  # fmt: skip
 
 DEFAULT_TENANT = "default"
 
@@ -20,7 +23,8 @@ class Payload(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     What is personal in a decision, and therefore kept encrypted.
 
     `request` is the application as its model writes it (its order of fields, unset ones left out), `answer` the exact
-    bytes that were answered. Every bit of the `features`' doubles is kept.
+    bytes that were answered. Every bit of the `features`' doubles is kept. `fetched` names the parts of the request
+    that the service asked the bureau for; a shadow decision is `about` the answered one.
     """
 
     customer_id: str
@@ -28,15 +32,17 @@ class Payload(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     features: Mapping[str, float | str | None]
     score: float | None
     answer: bytes
+    fetched: tuple[str, ...] = ()
+    about: str | None = None
 
     @property
-    def contributions(self) -> dict[str, float]:
-        """The contributions (margin space) that the answer gave, every bit of their doubles."""
+    def contributions(self) -> dict[str, float | None]:
+        """The contributions (margin space) that the answer gave, every bit of their doubles; None for NaN."""
         return dict(_explained(self.answer).explanation.contributions)
 
 
 class _Explanation(msgspec.Struct):
-    contributions: dict[str, float]
+    contributions: dict[str, float | None]
 
 
 class _Explained(msgspec.Struct):
@@ -60,7 +66,7 @@ class Versions:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """
-    A decision to be kept, or one that was.
+    A decision to be kept, or one that was; a `shadow` is one that nobody was answered.
 
     Times are ISO 8601 in UTC. `fingerprint` says what an idempotency key was used for; the key itself is not kept, so
     it is None in what the log gives back; so are the `protected` attributes, which are kept in a record of their own.
@@ -76,6 +82,7 @@ class Record:
     reason_codes: tuple[str, ...]
     variant: str
     versions: Versions
+    kind: Kind = "decision"
     tenant: str = DEFAULT_TENANT
     idempotency_key: str | None = None
     fingerprint: str | None = None
@@ -88,18 +95,19 @@ class Record:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """
-    Something that is done to a customer's data or to an API key, kept in the chain without a payload.
+    Something that is done to a customer's data, to an API key or to all decisions, kept in the chain without a payload.
 
-    `customer` is the token, or the id of the API key, whose `row` a creation adds. A restriction keeps the data
-    `keep_days` after the last decision; an erasure shreds what is kept no longer.
+    `customer` is the token, or the id of the API key, whose `row` a creation adds; empty where nobody in particular is
+    meant. A restriction keeps the data `keep_days` after the last decision; an erasure shreds what is kept no longer.
     """
 
     record_id: str
     kind: Kind
     at: str
     portfolio: str
-    customer: str
     by: str
+    customer: str = ""
+    reason: str = ""
     keep_days: int = 0
     tenant: str = DEFAULT_TENANT
     row: Mapping[str, str | None] | None = None

@@ -3,19 +3,23 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cde_domain.decisions.engine import Decision
+from cde_domain.decisions.engine import DecidedBy, Decision, Routing
+from cde_domain.decisions.review import reviewed_as
 from cde_domain.features.feature import Feature
 from cde_domain.release import Bundle, BundleError, load_bundle
-from cde_serving.records.record import DEFAULT_TENANT, ErasedError, Record
+from cde_serving.records.record import DEFAULT_TENANT, ErasedError, Kind, Record
 from cde_serving.records.store import RecordStore
 from cde_serving.records.vault import VaultError
 from cde_serving.records.versions import VersionsOf
+
+REPLAYED: tuple[Kind, ...] = ("decision", "shadow")
 
 Outcome = Literal["identical", "different", "erased", "impossible"]
 
@@ -49,7 +53,7 @@ class Replayer:
     def replay(self, record_id: str, tenant: str = DEFAULT_TENANT) -> Replay | None:
         """Take one decision again; None if there is no such decision."""
         try:
-            record = self._store.get(record_id, tenant)
+            record = self._store.get(record_id, tenant, REPLAYED)
         except ErasedError:
             return Replay(record_id, "erased")
         except VaultError as error:
@@ -58,7 +62,7 @@ class Replayer:
 
     def replay_all(self) -> Iterator[Replay]:
         """Take every decision again."""
-        for record_id, tenant in self._store.ids():
+        for record_id, tenant in self._store.ids(REPLAYED):
             if replay := self.replay(record_id, tenant):
                 yield replay
 
@@ -69,15 +73,15 @@ class Replayer:
         differences = []
         scores: list[float] = []
         same_code = self._versions(bundle).code == record.versions.code
+        if Routing.DECISION_FAILED in record.reason_codes and record.decided_by == DecidedBy.FALLBACK:
+            return _failed_again(record, bundle, same_code=same_code)
         try:
             matrix = matrix_of(bundle.portfolio.features, record.payload.features)
             again = bundle.engine.decide_features(matrix)
             differences += _differences(record, again, "features")
             scores += _score_difference(record, again)
             if same_code:
-                application = bundle.portfolio.application.model_validate_json(record.payload.request)
-                applied_on = date.fromisoformat(record.applied_at[:10])
-                again = bundle.engine.decide(application, applied_on)
+                again = _from_request(record, bundle)
                 differences += _differences(record, again, "request")
                 scores += _score_difference(record, again)
         except (
@@ -116,13 +120,38 @@ def _score_difference(record: Record, again: Decision) -> list[float]:
     return [] if then is None or now is None else [abs(then - now)]
 
 
-def _differences(record: Record, again: Decision, source: str) -> list[str]:
+def _from_request(record: Record, bundle: Bundle) -> Decision:
+    application = bundle.portfolio.application.model_validate_json(record.payload.request)
+    return bundle.engine.decide(application, date.fromisoformat(record.applied_at[:10]))
+
+
+def _failed_again(record: Record, bundle: Bundle, *, same_code: bool) -> Replay:
+    """A decision that failed has no features: only the same code, from the request, can show why."""
+    if not same_code:
+        told = "deciding failed then; the code is another, so that nothing can be compared"
+        return Replay(record.record_id, "impossible", detail=told)
+    try:
+        _from_request(record, bundle)
+    except Exception:  # as it did then
+        return Replay(record.record_id, "identical", True)
+    return Replay(record.record_id, "different", True, "deciding failed then, and does not now")
+
+
+def _differences(record: Record, decided: Decision, source: str) -> list[str]:
     payload = record.payload
+    again = reviewed_as(decided, record.decided_by, record.reason_codes)
     compared = {
         "features": (payload.features, dict(again.features)),
         "score": (payload.score, again.score),
         "decision": (record.decision, again.decision.value),
         "reason codes": (record.reason_codes, tuple(map(str, again.reason_codes))),
-        "contributions": (payload.contributions, dict(again.contributions)),
+        "contributions": (
+            payload.contributions,
+            {name: _in_json(value) for name, value in again.contributions.items()},
+        ),
     }
     return [f"{name} from the {source} differ" for name, (then, now) in compared.items() if then != now]
+
+
+def _in_json(value: float) -> float | None:
+    return value if isfinite(value) else None

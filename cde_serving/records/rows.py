@@ -83,7 +83,7 @@ def decision_row(record: Record, customer: str, idempotency: str | None, key: Cu
     return {
         "record_id": record.record_id,
         "format": FORMAT,
-        "kind": "decision",
+        "kind": record.kind,
         "tenant": record.tenant,
         "portfolio": record.portfolio,
         "applied_at": record.applied_at,
@@ -132,4 +132,5 @@ def event_row(event: Event, now: str) -> dict[str, Any]:
         "recorded_at": now,
         "customer": event.customer,
         "decided_by": event.by,
+        "reason_codes": _json([event.reason]).decode() if event.reason else None,
     }

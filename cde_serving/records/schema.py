@@ -54,6 +54,14 @@ records = sa.Table(
         sqlite_where=sa.text("about IS NOT NULL"),
         postgresql_where=sa.text("about IS NOT NULL"),
     ),
+    # Holds stops and resumptions alone: a decision does not write to it.
+    sa.Index(
+        "records_of_kill_switch",
+        "portfolio",
+        "recorded_at",
+        sqlite_where=sa.text("kind IN ('stop_auto', 'resume_auto')"),
+        postgresql_where=sa.text("kind IN ('stop_auto', 'resume_auto')"),
+    ),
 )
 
 # A customer has one key in use, the one with the highest number; after an erasure the next application starts another.

@@ -1,28 +1,27 @@
 """Reading the decision log."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine, RowMapping
 
-from cde_serving.records.record import DEFAULT_TENANT, ErasedError, Payload, Record, Versions
+from cde_serving.records.record import DEFAULT_TENANT, ErasedError, Kind, Payload, Record, Versions
 from cde_serving.records.schema import customer_keys, records
 from cde_serving.records.vault import MasterKey, unseal
 
 ROWS_AT_ONCE = 500
 
+DECISIONS: tuple[Kind, ...] = ("decision",)
+
 _decode = msgspec.msgpack.Decoder(Payload).decode
 
-_with_key = (
-    sa.select(records, customer_keys.c.wrapped, customer_keys.c.restricted_at)
-    .join(
-        customer_keys,
-        sa.and_(records.c.customer == customer_keys.c.customer, records.c.key_number == customer_keys.c.number),
-        isouter=True,
-    )
-    .where(records.c.kind == "decision")
+_with_key = sa.select(records, customer_keys.c.wrapped, customer_keys.c.restricted_at).join(
+    customer_keys,
+    sa.and_(records.c.customer == customer_keys.c.customer, records.c.key_number == customer_keys.c.number),
+    isouter=True,
 )
+_decisions = _with_key.where(records.c.kind == "decision")
 
 
 class RecordStore:
@@ -32,20 +31,21 @@ class RecordStore:
         self._engine = engine
         self._master = master
 
-    def get(self, record_id: str, tenant: str = DEFAULT_TENANT) -> Record | None:
+    def get(self, record_id: str, tenant: str = DEFAULT_TENANT, kinds: Collection[Kind] = DECISIONS) -> Record | None:
         """
-        A tenant's decision, or None.
+        A tenant's decision of one of some kinds, or None.
 
         Raises:
             ErasedError: the customer's data was erased or is restricted.
             VaultError: the record was changed.
         """
-        return self._one(_with_key.where(records.c.record_id == record_id, records.c.tenant == tenant))
+        of_kinds = _with_key.where(records.c.kind.in_(kinds))
+        return self._one(of_kinds.where(records.c.record_id == record_id, records.c.tenant == tenant))
 
     def find(self, idempotency_key: str, tenant: str = DEFAULT_TENANT) -> Record | None:
         """The decision that was asked for under an idempotency key, as `get` gives it."""
         token = self._master.token("idempotency key", tenant, idempotency_key)
-        return self._one(_with_key.where(records.c.idempotency == token))
+        return self._one(_decisions.where(records.c.idempotency == token))
 
     def count(self) -> int:
         """How many decisions are recorded."""
@@ -53,9 +53,9 @@ class RecordStore:
             counted = sa.select(sa.func.count()).select_from(records).where(records.c.kind == "decision")
             return int(connection.execute(counted).scalar_one())
 
-    def ids(self) -> Iterator[tuple[str, str]]:
-        """Id and tenant of every decision, in the order of the chains."""
-        query = sa.select(records.c.record_id, records.c.tenant).where(records.c.kind == "decision")
+    def ids(self, kinds: Collection[Kind] = DECISIONS) -> Iterator[tuple[str, str]]:
+        """Id and tenant of every decision of some kinds, in the order of the chains."""
+        query = sa.select(records.c.record_id, records.c.tenant).where(records.c.kind.in_(kinds))
         with self._engine.connect().execution_options(yield_per=ROWS_AT_ONCE) as connection:
             for row in connection.execute(query.order_by(records.c.chain, records.c.sequence)):
                 yield row.record_id, row.tenant
@@ -63,7 +63,7 @@ class RecordStore:
     def all(self) -> Iterator[tuple[str, Record | None]]:
         """The id of every decision in the order of the chains, with its record; None for an erased one."""
         with self._engine.connect().execution_options(yield_per=ROWS_AT_ONCE) as connection:
-            for row in connection.execute(_with_key.order_by(records.c.chain, records.c.sequence)).mappings():
+            for row in connection.execute(_decisions.order_by(records.c.chain, records.c.sequence)).mappings():
                 try:
                     yield row["record_id"], self._open(row)
                 except ErasedError:
@@ -89,6 +89,7 @@ class RecordStore:
             decided_by=row["decided_by"],
             reason_codes=tuple(msgspec.json.decode(row["reason_codes"])),
             variant=row["variant"],
+            kind=row["kind"],
             versions=Versions(
                 bundle=row["bundle"],
                 model=row["model"],

@@ -25,14 +25,14 @@ class VersionsOf:
 
     def __init__(self) -> None:
         self._platform = platform_code()
-        self._known: tuple[str, Versions] | None = None
+        self._known: dict[str, Versions] = {}  # champion and challenger take turns
 
     def __call__(self, bundle: Bundle) -> Versions:
         """The versions of a bundle."""
-        known = self._known
-        if known is None or known[0] != bundle.digest:
-            known = self._known = (bundle.digest, self._versions(bundle))
-        return known[1]
+        known = self._known.get(bundle.digest)
+        if known is None:
+            known = self._known[bundle.digest] = self._versions(bundle)
+        return known
 
     def _versions(self, bundle: Bundle) -> Versions:
         files: dict[str, str] = bundle.manifest["files"]

@@ -1,5 +1,7 @@
 """Is it alive, is it ready, and what Prometheus scrapes."""
 
+from typing import Any
+
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
@@ -40,9 +42,31 @@ class Probes:
             "policy_version": bundle.engine.policy.version,
             "promoted_at": entry.at,
             "problem": problem or releases.problem,
+            **_circumstances(self._scorer),
             **auth,
         }
         return json_response(503 if problem else 200, body)
 
     async def _metrics(self, _: Request) -> Response:
         return Response(self._scorer.metrics.page(), headers={"content-type": CONTENT_TYPE_LATEST})
+
+
+def _circumstances(scorer: Scorer) -> dict[str, Any]:
+    """What else decides how applications are answered: kill switch, experiment, bureau."""
+    plan = scorer.plan.plan if scorer.plan else None
+    told: dict[str, Any] = {
+        "automatic_decisions": "stopped" if scorer.switch.stopped else "on",
+        "experiment": None,
+    }
+    if plan is not None and plan.problem:
+        told["experiment"] = {"problem": plan.problem}
+    elif plan is not None and plan.experiment:
+        told["experiment"] = {
+            "name": plan.experiment,
+            "weight": plan.weight,
+            "challenger": plan.challenger.digest if plan.challenger else None,
+            "shadows": [shadow.digest for shadow in plan.shadows],
+        }
+    if scorer.enricher is not None:
+        told["bureau"] = "not asked for a while" if scorer.enricher.bureau.breaker.open else "asked"
+    return told

@@ -11,7 +11,9 @@ from cde_serving.access.key_ring import KeyRing
 from cde_serving.access.rates import Rates
 from cde_serving.app import create_app
 from cde_serving.follower import ReleaseFollower
+from cde_serving.kill_switch import KillSwitch
 from cde_serving.metrics import Metrics
+from cde_serving.plan import PlanFollower
 from cde_serving.scorer import Scorer
 from tests.serving.helpers import (
     NOON,
@@ -65,6 +67,8 @@ def open_desk(tiny: TinyLoans, tmp_path: Path) -> Iterator[Callable[..., Desk]]:
                 metrics,
                 clock=lambda: NOON,
                 promote="make demo",
+                switch=KillSwitch(log.read_engine, NAME),
+                plan=PlanFollower(releases.store, on_failure=metrics.experiment_failed),
                 keys=KeyRing(log.read_engine, log.master) if auth else None,
                 rates=Rates("100000/second"),
             )

@@ -69,7 +69,7 @@ POINTS: dict[str, Callable[[Any, Any], None]] = {
 def serve(port: int, file_size: int) -> None:
     """Serve until SIGTERM."""
     settings = Settings()
-    configure_logging("error")
+    configure_logging(settings.log_level)
     scorer = open_scorer(settings)
     if file_size:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, resource.RLIM_INFINITY))

@@ -21,6 +21,7 @@ from cde_serving.access.rates import Rates
 from cde_serving.access.routes import RouteTable
 from cde_serving.app import create_app, routes_of
 from cde_serving.follower import ReleaseFollower
+from cde_serving.kill_switch import KillSwitch
 from cde_serving.metrics import Metrics
 from cde_serving.routes.docs import Docs
 from cde_serving.scorer import Scorer
@@ -105,7 +106,15 @@ def house(tiny: TinyLoans, bundles: tuple[Path, Path]) -> Iterator[House]:
         follower.start()
         headers = _headers(log)
         keys = KeyRing(log.read_engine, log.master)
-        scorer = Scorer(follower, log, Metrics(), promote="make demo", keys=keys, rates=Rates("100000/second"))
+        scorer = Scorer(
+            follower,
+            log,
+            Metrics(),
+            promote="make demo",
+            keys=keys,
+            rates=Rates("100000/second"),
+            switch=KillSwitch(log.read_engine, NAME),
+        )
         desk = Desk(scorer, AppClient(create_app(scorer)), dict(tiny.portfolio.example))
         decided = desk.client.post(
             "/api/v1/credit/score",

@@ -159,7 +159,9 @@ def alive(process: int) -> bool:
 
 
 @contextlib.contextmanager
-def running(tiny: TinyLoans, bundle: Path, folder: Path, url: str | None = None, *wrapper: str) -> Iterator[Desk]:
+def running(
+    tiny: TinyLoans, bundle: Path, folder: Path, url: str | None = None, *wrapper: str, log_level: str = "error"
+) -> Iterator[Desk]:
     """A desk over an empty home with one bundle promoted."""
     home = folder / "home"
     releases_in(home / NAME).promote(bundle)
@@ -171,6 +173,7 @@ def running(tiny: TinyLoans, bundle: Path, folder: Path, url: str | None = None,
         "CDE_HOME": str(home),
         "CDE_PORTFOLIO": REFERENCE,
         "CDE_DECISION_LOG_URL": url,
+        "CDE_LOG_LEVEL": log_level,
         "PYTHONPATH": f"{ROOT}:{tiny.folder}",
     }
     with (folder / "service.log").open("wb") as output:

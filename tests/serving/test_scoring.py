@@ -267,13 +267,11 @@ class TestFailures:
         self, desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         """Neither the answer nor the service's log repeats what an exception says."""
-        bundle = desk.scorer.releases.serving
-        assert bundle is not None
 
         def fail(*_: object) -> None:
             raise RuntimeError("income of customer-1 is 60000")
 
-        monkeypatch.setattr(bundle.engine, "decide", fail)
+        monkeypatch.setattr("cde_serving.scorer.answer_to", fail)
 
         answer = desk.score()
 

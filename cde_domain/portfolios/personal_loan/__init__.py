@@ -9,6 +9,7 @@ import pandas as pd
 from cde_domain.portfolio import (
     Creditor,
     Economics,
+    Enrichment,
     Inventory,
     OutcomeLabel,
     Portfolio,
@@ -16,7 +17,7 @@ from cde_domain.portfolio import (
     Thresholds,
 )
 
-from .application import PersonalLoanApplication
+from .application import CreditHistory, PersonalLoanApplication
 from .features import FEATURES
 from .options import OUTCOME_AFTER_DAYS, SimulationOptions
 from .sources import SOURCES, join
@@ -51,6 +52,7 @@ PORTFOLIO = Portfolio(
     economics=Economics(margin=0.15, loss_given_default=0.60),
     thresholds=Thresholds(min_auc=0.75),
     promotion="automatic",
+    enrichment=Enrichment("credit_history", answer=CreditHistory),
     jurisdiction="IN",
     boosting={
         "rounds": 250,
