@@ -28,8 +28,8 @@ ENOUGH_REPLAYED = 200  # what DEC-02 asks for; fewer are no verdict
 UNSEALED = 20_000  # the newest; all would take hours of a large log
 GRACE = timedelta(days=2)  # what is due is shredded once a day
 
-# What a decision without an idempotency key has none of.
-_OPTIONAL = ("idempotency", "fingerprint", "previous")
+# What a decision without an idempotency key, and a chain's first, has none of; `about` is for what follows it.
+_OPTIONAL = ("idempotency", "fingerprint", "previous", "about")
 
 _decisions = records.c.kind == "decision"
 _with_key = sa.and_(records.c.customer == customer_keys.c.customer, records.c.key_number == customer_keys.c.number)

@@ -24,6 +24,7 @@ LONG_TEXT = 12
 # Where a lender's tables of people are declared to be, below CDE_HOME.
 DECLARED = {
     "**/*.parquet": "the loan book, features, batch scores: tables of people, which erasing drops rows from",
+    "*/batch/applications/*": "the lender's own lists of applications to score",
     "demo/decision.json": "the answer that the demo was asked to write down",
 }
 

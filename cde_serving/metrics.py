@@ -22,7 +22,7 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SCORES = tuple(round(0.05 * step, 2) for step in range(1, 21))
 
 VARIANTS = frozenset(("champion", "challenger", "shadow"))
-AUTH_FAILURES = frozenset(("missing", "unknown", "revoked", "scope", "limit"))
+AUTH_FAILURES = frozenset(("key", "scope", "rate"))
 OTHER = "other"
 
 

@@ -22,6 +22,7 @@ CLIENT_GONE = 499  # nginx's code for a client that left, or a time limit that p
 
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 
+NOT_LET_IN = {401: "key", 403: "scope", 429: "rate"}
 INTERNAL_ERROR = json_response(500, {"detail": "Internal error"})
 
 log = structlog.get_logger()
@@ -70,6 +71,8 @@ class Observed:
             seconds = time.perf_counter() - started
             status = status or CLIENT_GONE
             self._metrics.answered(found.pattern, method_of(scope), status, seconds)
+            if status in NOT_LET_IN:
+                self._metrics.auth_failed(NOT_LET_IN[status])
             if status >= self._failed or seconds > self._slow:
                 _write_line(found.pattern, method_of(scope), status, seconds)
             reset_contextvars(**bound)

@@ -36,6 +36,7 @@ CANARIES = {
     "key": "canary-idempotency-key",
     "credential": "canary-secret-credential",
     "gender": "canary-gender",
+    "reviewer": "the canary's reviewer saw the papers",
 }
 BODY: dict[str, Any] = {
     "customer_id": CANARIES["customer_id"],
@@ -49,7 +50,10 @@ BODY: dict[str, Any] = {
         "accounts": [{"balance": float(CANARIES["balance"])}],
     },
 }
-HEADERS = {"user-agent": CANARIES["header"], "cookie": f"session={CANARIES['credential']}"}
+HEADERS = {
+    "user-agent": CANARIES["header"],
+    "cookie": f"session={CANARIES['credential']}",
+}
 FAULT = """
 from cde_domain.decisions.engine import DecisionEngine
 
@@ -72,6 +76,7 @@ class Left:
 
     folder: Path
     decided: list[httpx.Response] = field(default_factory=list)
+    reviewed: list[httpx.Response] = field(default_factory=list)
     refused: list[httpx.Response] = field(default_factory=list)
     pages: list[httpx.Response] = field(default_factory=list)
 
@@ -104,9 +109,10 @@ def refused_requests(client: httpx.Client) -> Iterator[httpx.Response]:
     yield send(whole + b" " * 70_000)
     yield client.get(f"/api/v1/credit/decisions/{CANARIES['path']}", headers=HEADERS)
     yield client.get(f"/{CANARIES['path']}?{CANARIES['query']}={CANARIES['query']}", headers=HEADERS)
-    yield client.request("PUT", SCORE, content=whole, headers=HEADERS)
     yield send(whole, authorization=f"Bearer {CANARIES['credential']}")
     yield send(whole, **{"x-api-key": CANARIES["credential"]})
+    yield client.post(f"{SCORE}/batch", json={"applications": [BODY], CANARIES["query"]: 1}, headers=HEADERS)
+    yield client.request("PUT", SCORE, content=whole, headers=HEADERS)
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +138,12 @@ def _used(server: Server, folder: Path) -> Left:
     left.decided += [client.post(SCORE, json=BODY, headers=keyed) for _ in range(2)]
     left.decided.append(client.get("/api/v1/credit/decisions", headers=keyed))
     left.decided.append(client.post(SCORE, json={**BODY, "loan_amount": 4e6 + BODY["loan_amount"]}, headers=HEADERS))
+    batch = {"applications": [BODY, {**BODY, "annual_income": CANARIES["note"]}, {**BODY, "loan_purpose": "wedding"}]}
+    left.decided.append(client.post(f"{SCORE}/batch", json=batch, headers=HEADERS))
+    path = f"/api/v1/credit/decisions/{left.decided[0].json()['decision_id']}"
+    review = {"verdict": "APPROVED", "reviewer": "Canary Reviewer", "reason": CANARIES["reviewer"]}
+    left.reviewed.append(client.post(f"{path}/review", json=review, headers=HEADERS))
+    left.decided.append(client.get(f"{path}/history", headers=HEADERS))
     left.refused += refused_requests(client)
     left.refused.append(client.post(SCORE, json={**BODY, "loan_amount": 1.0}, headers=keyed))
     left.refused.append(client.post(SCORE, json={**BODY, "loan_purpose": "wedding"}, headers=HEADERS))
@@ -156,6 +168,7 @@ SCANNER = Scanner(CANARIES.items())
 def test_the_service_was_used_in_every_way(left: Left) -> None:
     """Otherwise the searches below prove nothing."""
     assert {200} == {answer.status_code for answer in left.decided}
+    assert [201] == [answer.status_code for answer in left.reviewed]
     assert {400, 401, 404, 405, 413, 415, 422, 500, 503} == {answer.status_code for answer in left.refused}
     assert 200 == left.pages[0].status_code
     assert "-wal" in "".join(path.name for path in (left.folder / "copy").iterdir())

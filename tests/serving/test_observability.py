@@ -177,6 +177,13 @@ class TestMetrics:
         serving = desk.scorer.releases.serving
         assert 1 == value(desk, "cde_release_info", bundle=serving.digest, policy_version="1", portfolio="tiny_loans")
 
+    def test_who_is_not_let_in_is_counted_by_the_reason(self, desk: Desk) -> None:
+        nobody = AppClient(create_app(desk.scorer))
+        assert 401 == nobody.post(SCORE, json=desk.example).status_code
+
+        assert 1 == value(desk, "cde_auth_failures_total", reason="key")
+        assert 1 == value(desk, "cde_auth_failures_total")
+
     def test_a_service_without_a_release_is_not_ready(
         self, open_desk: Callable[[Releases], Desk], releases: Releases
     ) -> None:

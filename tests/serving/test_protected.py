@@ -156,6 +156,17 @@ class TestWithCollection:
         assert ("identical", True) == (again.outcome, again.from_request)
         assert ((), 3, 1) == (found.problems, found.records, log.count())
 
+    def test_in_a_batch_it_is_kept_apart_or_refused_item_by_item(self, monitoring_desk: Desk) -> None:
+        people = [{"gender": "other"}, {"gender": "Jane-Doe"}, {"caste": "x"}, {}]
+        batch = {"applications": [{**monitoring_desk.example, **person} for person in people]}
+        results = monitoring_desk.client.post(f"{SCORE}/batch", json=batch).json()["results"]
+        log = monitoring_desk.scorer.log
+        (kept,) = monitored(log.read_engine, log.master)
+
+        assert [200, 422, 422, 200] == [result["status"] for result in results]
+        assert "protected_attribute" == results[2]["detail"][0]["type"]
+        assert (results[0]["answer"]["decision_id"], {"gender": "other"}) == (kept.decision_id, kept.attributes)
+
     def test_an_erased_customer_is_no_longer_monitored(self, monitoring_desk: Desk) -> None:
         monitoring_desk.score(gender="female")
         log = monitoring_desk.scorer.log
