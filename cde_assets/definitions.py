@@ -6,11 +6,12 @@ from typing import Any
 
 import dagster as dg
 
-from cde_assets import features, release
+from cde_assets import decisions, features, release
 from cde_assets.governance import alternatives, card, compliance, evidence, fairness, latency, reports
 from cde_assets.loan_book import loan_book_assets
 from cde_assets.model import candidates, challenger, evaluation
 from cde_assets.telemetry import switch_telemetry_off
+from cde_checks import decisions as decision_checks
 from cde_checks import features as feature_checks
 from cde_checks import governance as governance_checks
 from cde_checks import loan_book as loan_book_checks
@@ -25,6 +26,7 @@ from cde_resources.releases import ReleasesResource
 from cde_serving.settings import Settings
 
 JOB = "train_and_release"
+BATCH_JOB = "score_applications_of_a_day"
 ASSETS = (
     features,
     candidates,
@@ -38,8 +40,10 @@ ASSETS = (
     card,
     evidence,
     release,
+    decisions,
 )
-CHECKS = (loan_book_checks, feature_checks, model_checks, governance_checks, release_checks)
+OF_A_DAY = dg.AssetSelection.groups(decisions.GROUP)
+CHECKS = (loan_book_checks, feature_checks, model_checks, governance_checks, release_checks, decision_checks)
 
 
 def build_definitions(reference: str, settings: Settings) -> dg.Definitions:
@@ -56,11 +60,17 @@ def build_definitions(reference: str, settings: Settings) -> dg.Definitions:
         jobs=[
             dg.define_asset_job(
                 JOB,
-                selection=dg.AssetSelection.all(),
+                selection=dg.AssetSelection.all() - OF_A_DAY,
                 hooks={end_mlflow_on_run_finished},
                 description="From the raw loan book to the promoted, served model, every check on the way.",
                 tags={"portfolio": portfolio.name},
-            )
+            ),
+            dg.define_asset_job(
+                BATCH_JOB,
+                selection=OF_A_DAY,
+                description="The applications of a day, scored by the champion and compared with answers one by one.",
+                tags={"portfolio": portfolio.name},
+            ),
         ],
         resources={
             "io_manager": ArtefactIOManager(folder=str(settings.home / ARTEFACTS)),

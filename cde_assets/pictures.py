@@ -73,6 +73,16 @@ def calibration_of(bins: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
+def batch_histogram(scores: Array, approve_at: float, review_at: float) -> Figure:
+    """The scores of a day's applications with the two cut-offs."""
+    figure, axes = _figure()
+    axes.hist(scores, bins=30, range=(0, 1), color=GOOD)
+    for cut_off in (approve_at, review_at):
+        axes.axvline(cut_off, color=NEUTRAL, linestyle="--", linewidth=1)
+    axes.set(xlabel="score", ylabel="applications", title="Scores of the day", xlim=(0, 1))
+    return figure
+
+
 def score_histogram(scores: Array, repaid: Array, approve_at: float, review_at: float) -> Figure:
     """The scores of good and bad loans with the two cut-offs."""
     figure, axes = _figure()

@@ -48,12 +48,12 @@ class LoanBookError(ValueError):
         self.problems = problems
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path, *, may_be_empty: bool = False) -> pd.DataFrame:
     """
     Read a CSV or Parquet file; in CSV only empty cells are missing values.
 
     Raises:
-        LoanBookError: the file is absent, empty, or neither CSV nor Parquet.
+        LoanBookError: the file is absent, neither CSV nor Parquet, or has no rows and may not be empty.
     """
     if not path.is_file():
         raise _unusable(path, "there is no such file")
@@ -70,7 +70,7 @@ def read_table(path: Path) -> pd.DataFrame:
         raise _unusable(path, "is neither Parquet nor CSV in UTF-8") from error
     except (pd.errors.ParserError, pd.errors.EmptyDataError, OSError, pyarrow.ArrowException) as error:
         raise _unusable(path, "is neither CSV nor Parquet") from error
-    if frame.empty:
+    if not len(frame) and not may_be_empty:
         raise _unusable(path, "has no rows")
     if len(frame.columns) < 2:
         raise _unusable(path, "is neither CSV nor Parquet")

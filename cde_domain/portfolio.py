@@ -168,11 +168,18 @@ class DeclinedAlternative:
 
 @dataclass(frozen=True)
 class Creditor:
-    """Who signs the notices."""
+    """
+    Who signs the notices.
+
+    `supervisor` is the authority that a notice must name, with its address (in the US, 12 CFR 1002.9(b)(1)), and
+    `bureau` the agency whose reports are used, with address and telephone number (FCRA section 615(a)).
+    """
 
     name: str
     address: str
     contact: str
+    supervisor: str = ""
+    bureau: str = ""
 
 
 @dataclass(frozen=True)

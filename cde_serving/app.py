@@ -15,8 +15,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from cde_serving.access.admission import ROUTE, Admission
 from cde_serving.access.headers import secured
 from cde_serving.access.routes import Guarded, GuardedRoute, RouteTable
+from cde_serving.routes.batch import Batch
 from cde_serving.routes.decisions import Decisions
 from cde_serving.routes.docs import Docs
+from cde_serving.routes.explanations import Explanations
+from cde_serving.routes.follow_ups import FollowUpRoutes
+from cde_serving.routes.notices import Notices
 from cde_serving.routes.probes import Probes
 from cde_serving.routes.responses import json_response
 from cde_serving.routes.score import SCORE, Score
@@ -46,7 +50,11 @@ def routes_of(scorer: Scorer) -> list[Guarded]:
     """The routes that the documentation tells of."""
     return [
         GuardedRoute(SCORE, Score(scorer), needs="score", methods=["POST"]),
+        *Batch(scorer).routes,
         *Decisions(scorer).routes,
+        *Explanations(scorer).routes,
+        *FollowUpRoutes(scorer, scorer.follow_ups).routes,
+        *Notices(scorer).routes,
         *Probes(scorer).routes,
     ]
 

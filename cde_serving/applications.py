@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from pydantic import BaseModel, ValidationError
 
 MOST_PROBLEMS = 50
@@ -65,6 +66,14 @@ def parse_application(model: type[BaseModel], body: bytes) -> tuple[Any, bytes]:
     return application, request
 
 
+def canonical(body: bytes) -> bytes:
+    """A JSON body without the freedom of spaces and order; another body as it is."""
+    try:
+        return msgspec.json.encode(msgspec.json.decode(body), order="sorted")
+    except (ValueError, RecursionError):
+        return body
+
+
 def _problems(error: ValidationError) -> list[Problem]:
     problems = error.errors(include_url=False, include_context=False, include_input=False)
     return [Problem(_name(problem["loc"]), _message(problem), problem["type"]) for problem in problems[:MOST_PROBLEMS]]
@@ -83,17 +92,8 @@ def _name(location: tuple[int | str, ...]) -> str:
 
 def _refuse_duplicate_keys(body: bytes) -> None:
     """Two readers of `{"income": 1, "income": 9}` may see two applications; pydantic takes the last."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        record = dict(pairs)
-        if len(record) < len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise InvalidApplicationError([Problem(_name((twice,)), "Field is given twice", "duplicate_key")])
-        return record
-
     try:
-        json.loads(body, object_pairs_hook=unique)
+        json.loads(body, object_pairs_hook=unique_keys)
     except InvalidApplicationError:
         raise
     except (ValueError, RecursionError):
@@ -121,6 +121,16 @@ def _items(value: Any) -> Collection[Any]:
     if isinstance(value, dict):
         return value.values()
     return value if isinstance(value, list) else ()
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of `json.loads`, if no field is given twice."""
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidApplicationError([Problem(_name((twice,)), "Field is given twice", "duplicate_key")])
+    return record
 
 
 def _refuse_forbidden_characters(body: bytes) -> None:

@@ -9,7 +9,8 @@ from sqlalchemy.engine import Engine
 from cde_domain.clock import Clock, utc_now
 from cde_serving.records.checkpoints import CheckpointFile
 from cde_serving.records.database import LogUnavailableError, open_engines
-from cde_serving.records.record import DEFAULT_TENANT, ErasedError, Event, Record
+from cde_serving.records.follow_ups import FollowUp, FollowUpStore
+from cde_serving.records.record import ErasedError, Event, Record
 from cde_serving.records.schema import vault
 from cde_serving.records.store import RecordStore
 from cde_serving.records.vault import MasterKey, VaultError
@@ -55,6 +56,7 @@ class DecisionLog:
         self._write_engine, self.read_engine = open_engines(url)
         _claim(self._write_engine, master)
         self.store = RecordStore(self.read_engine, master)
+        self.follow_ups = FollowUpStore(self.read_engine, master)
         self.writer = Writer(self._write_engine, master, checkpoints, clock, queue_limit)
 
     @classmethod
@@ -104,11 +106,26 @@ class DecisionLog:
         """Record an event, as `record` does a decision."""
         await self.writer.write(event)
 
-    def get(self, record_id: str, tenant: str = DEFAULT_TENANT) -> Record | None:
+    async def follow_up(self, entry: FollowUp) -> bytes:
+        """
+        Record a review or an outcome; returns the answer to give once it is committed, as `record` does.
+
+        Raises:
+            UnknownDecisionError: the tenant has no such decision.
+            LogBusyError, LogUnavailableError, KeyInProgressError, KeyReusedError, ErasedError: as `record`.
+        """
+        if await self.writer.write(entry) is None:
+            return entry.answer
+        known = await asyncio.to_thread(self.follow_ups.find, entry.idempotency_key or "", entry.tenant)
+        if known is None or known[1] != entry.fingerprint:
+            raise KeyReusedError
+        return known[0]
+
+    def get(self, record_id: str, tenant: str) -> Record | None:
         """A decision, as `RecordStore.get` gives it."""
         return self.store.get(record_id, tenant)
 
-    def find(self, idempotency_key: str, tenant: str = DEFAULT_TENANT) -> Record | None:
+    def find(self, idempotency_key: str, tenant: str) -> Record | None:
         """
         The decision that was asked for under an idempotency key, or None.
 
@@ -120,7 +137,7 @@ class DecisionLog:
             raise KeyInProgressError
         return self.store.find(idempotency_key, tenant)
 
-    def fingerprint(self, body: bytes, tenant: str = DEFAULT_TENANT) -> str:
+    def fingerprint(self, body: bytes, tenant: str) -> str:
         """What a request body is known by beside an idempotency key."""
         return self.master.token("request", tenant, body)
 

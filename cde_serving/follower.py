@@ -19,6 +19,10 @@ log = structlog.get_logger()
 Signature = tuple[int, int, int] | None
 
 
+class NothingPromotedError(RuntimeError):
+    """There is no bundle to decide with yet."""
+
+
 class ReleaseFollower:
     """
     Holds the bundle that is served.

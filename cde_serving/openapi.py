@@ -4,13 +4,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+from pydantic import BaseModel
 
 from cde_domain.release import Bundle
 from cde_serving.access import security
 from cde_serving.access.routes import Guarded
 from cde_serving.answers import Answer
+from cde_serving.limits import MAX_BODY
+from cde_serving.openapi_follow_ups import ANSWERS, EXPLAIN, batch_application, bodies, example_of, follow_up_paths
 
-MAX_BODY = 64 * 1024
 VERSION = "3.0.3"  # the newest that the bundled Swagger UI renders
 
 _REFERENCE = "#/components/schemas/{}"
@@ -63,8 +65,15 @@ def openapi_document(bundle: Bundle | None, routes: Sequence[Guarded]) -> dict[s
     Who may ask what, and how a request without permission is answered, comes from the routes.
     """
     application, schemas = _application(bundle)
-    (answer,), components = msgspec.json.schema_components([Answer], ref_template="#/components/schemas/{name}")
+    (answer, *_), components = msgspec.json.schema_components(
+        [Answer, *ANSWERS], ref_template="#/components/schemas/{name}"
+    )
     schemas |= {name: _to_3_0(schema) for name, schema in components.items()}
+    schemas["BatchApplication"] = batch_application(
+        schemas[bundle.portfolio.application.__name__] if bundle else application
+    )
+    for model in bodies(bundle):
+        schemas |= _schemas_of(model)
     schemas |= {"Problems": _PROBLEMS, "Failure": _FAILURE, "NotReady": _NOT_READY}
     body: dict[str, Any] = {"schema": application}
     if bundle:
@@ -78,11 +87,12 @@ def openapi_document(bundle: Bundle | None, routes: Sequence[Guarded]) -> dict[s
             "description": bundle.portfolio.description if bundle else "Nothing is promoted yet.",
         },
         "paths": {
+            **follow_up_paths(_key(required=False), example_of(bundle)),
             "/api/v1/credit/score": {
                 "post": {
                     "operationId": "score",
                     "summary": "Decide an application",
-                    "parameters": [_key(required=False)],
+                    "parameters": [_key(required=False), EXPLAIN],
                     "requestBody": {"required": True, "content": {"application/json": body}},
                     "responses": {
                         "200": {
@@ -168,10 +178,13 @@ def _application(bundle: Bundle | None) -> tuple[dict[str, Any], dict[str, Any]]
     if bundle is None:
         return {"type": "object"}, {}
     model = bundle.portfolio.application
+    return _named(model.__name__), _schemas_of(model)
+
+
+def _schemas_of(model: type[BaseModel]) -> dict[str, Any]:
     schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
     parts = schema.pop("$defs", {})
-    schemas = {name: _to_3_0(part) for name, part in {**parts, model.__name__: schema}.items()}
-    return _named(model.__name__), schemas
+    return {name: _to_3_0(part) for name, part in {**parts, model.__name__: schema}.items()}
 
 
 def _key(*, required: bool) -> dict[str, Any]:

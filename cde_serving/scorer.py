@@ -1,20 +1,24 @@
 """Scores applications: parse, decide, record, answer."""
 
 import asyncio
+from datetime import datetime
 
 import msgspec
 
 from cde_domain.clock import Clock, utc_now
-from cde_domain.decisions.variants import Variant
+from cde_domain.decisions.engine import Decision
 from cde_domain.release import Bundle
 from cde_serving.access.key_ring import KeyRing
 from cde_serving.access.rates import Rates
-from cde_serving.answers import answer_to
-from cde_serving.applications import InvalidApplicationError, parse_application
+from cde_serving.answers import Answer, answer_to
+from cde_serving.applications import InvalidApplicationError, canonical, parse_application
+from cde_serving.assignment import Assigned, assign
 from cde_serving.deciding import decide
 from cde_serving.decision_log import DecisionLog, KeyReusedError, Record
 from cde_serving.enrichment import Completed, Enricher
-from cde_serving.follower import ReleaseFollower
+from cde_serving.explanations import Explain, Explainer
+from cde_serving.follow_ups import FollowUps
+from cde_serving.follower import NothingPromotedError, ReleaseFollower
 from cde_serving.kill_switch import KillSwitch
 from cde_serving.metrics import Metrics
 from cde_serving.plan import PlanFollower
@@ -23,11 +27,9 @@ from cde_serving.records.record import DEFAULT_TENANT, Payload
 from cde_serving.records.versions import VersionsOf
 from cde_serving.shadows import Seen, Shadows
 
+KeyedRequest = tuple[str, str]  # an idempotency key, and the fingerprint of what was asked with it
+
 _encode = msgspec.json.Encoder().encode
-
-
-class NothingPromotedError(RuntimeError):
-    """There is no bundle to decide with yet."""
 
 
 class Scorer:
@@ -61,12 +63,21 @@ class Scorer:
         self.enricher = enricher
         self.keys = keys
         self.rates = rates
-        self._clock = clock
+        self.follow_ups = FollowUps(releases, log, clock)
+        self.clock = clock
+        self.explainer = Explainer()
         self._versions = VersionsOf()
         self._shadows = Shadows(log, self._versions, metrics.shadow_decided) if plan else None
         metrics.watch("cde_automatic_decisions_stopped", "1 while every decision goes to a person", self._is_stopped)
 
-    async def score(self, body: bytes, *, idempotency_key: str | None = None, tenant: str = DEFAULT_TENANT) -> bytes:
+    async def score(
+        self,
+        body: bytes,
+        *,
+        idempotency_key: str | None = None,
+        tenant: str = DEFAULT_TENANT,
+        explain: Explain = Explain.PLAIN,
+    ) -> bytes:
         """
         Decide the application in a JSON body, and return the answer once it is recorded.
 
@@ -75,102 +86,136 @@ class Scorer:
         Raises:
             NothingPromotedError: no bundle is served yet.
             InvalidApplicationError: the body is no application; nothing was recorded.
+            ExplainerBusyError: too many wait for the explanation that was asked for; nothing was recorded.
             LogBusyError, LogUnavailableError: the decision could not be recorded, so it is not given.
             KeyInProgressError, KeyReusedError, ErasedError: as `DecisionLog.record`.
         """
-        if idempotency_key is None:
-            return await self._decide(body, None, tenant)
-        request = (idempotency_key, self.log.fingerprint(_canonical(body), tenant))
+        request = self.request_of(body, idempotency_key, tenant, explain)
         try:
-            return await self._decide(body, request, tenant)
+            return await self._decide(body, request, tenant, explain)
         except (NothingPromotedError, InvalidApplicationError):
-            # What was answered once is answered again, whatever the model of today makes of the body.
-            known = await self._answered_before(request, tenant)
-            if known is None:
+            earlier = await self.answered_before(request, tenant)
+            if earlier is None:
                 raise
-            return known
+            return earlier
 
-    async def _answered_before(self, request: tuple[str, str], tenant: str) -> bytes | None:
-        known = await asyncio.to_thread(self.log.find, request[0], tenant)
-        if known is None:
+    def request_of(
+        self, body: bytes, idempotency_key: str | None, tenant: str, explain: Explain = Explain.PLAIN
+    ) -> KeyedRequest | None:
+        """What a request is known by: its idempotency key, and a fingerprint of what was asked."""
+        if idempotency_key is None:
+            return None
+        asked = b"" if explain is Explain.PLAIN else f"explain={explain.value}\n".encode()
+        return idempotency_key, self.log.fingerprint(asked + canonical(body), tenant)
+
+    async def answered_before(self, request: KeyedRequest | None, tenant: str) -> bytes | None:
+        """What was answered once is answered again, whatever the model of today makes of the body."""
+        known = await asyncio.to_thread(self.log.find, request[0], tenant) if request else None
+        if request is None or known is None:
             return None
         if known.fingerprint != request[1]:
-            raise KeyReusedError from None
+            raise KeyReusedError
         return known.payload.answer
 
-    async def _decide(self, body: bytes, request: tuple[str, str] | None, tenant: str) -> bytes:
-        champion = self.releases.serving  # taken once: whatever is promoted from here on, one bundle decides
-        if champion is None:
-            raise NothingPromotedError
-        model = champion.portfolio.application
-        enrichment = champion.portfolio.enrichment
-        if self.enricher is None or enrichment is None:
-            completed = Completed(*parse_application(model, body))
-        elif (whole := self.enricher.whole(enrichment, model, body)) is not None:
-            completed = whole
-        else:
+    async def _decide(self, body: bytes, request: KeyedRequest | None, tenant: str, explain: Explain) -> bytes:
+        champion = self.serving()  # taken once: whatever is promoted from here on, one bundle decides
+        completed = self.parsed(champion, body)
+        if completed is None:
             # A lookup costs money and leaves a trace at the bureau: who only asks again causes none.
-            if request is not None and (known := await self._answered_before(request, tenant)) is not None:
-                return known
-            completed = await self.enricher.complete(enrichment, model, body, self._clock().date())
-        return await self._answer(completed, champion, request, tenant)
+            if (earlier := await self.answered_before(request, tenant)) is not None:
+                return earlier
+            completed = await self.fetched(champion, body)
+        assigned = self.assigned(completed, champion, tenant)
+        applied_at = self.clock()
+        decision = decide(
+            assigned.bundle,
+            assigned.application,
+            applied_at.date(),
+            fault=assigned.fault,
+            stopped=self.switch.stopped,
+        )
+        answer = self.answer(assigned, decision, applied_at)
+        if explain is not Explain.PLAIN:
+            explanation = await self.explainer.explain(
+                explain, assigned.bundle, assigned.application, answer, decision.features
+            )
+            answer = msgspec.structs.replace(answer, explanation=explanation)
+        return await self.recorded(assigned, answer, decision, request, tenant)
 
-    async def _answer(
-        self, completed: Completed, champion: Bundle, request: tuple[str, str] | None, tenant: str
+    def parsed(self, champion: Bundle, body: bytes) -> Completed | None:
+        """
+        The application in a body; None if the bureau is to be asked for the part that it lacks.
+
+        Raises:
+            InvalidApplicationError: the body is no application.
+        """
+        model, enrichment = champion.portfolio.application, champion.portfolio.enrichment
+        if self.enricher is None or enrichment is None:
+            return Completed(*parse_application(model, body))
+        return self.enricher.whole(enrichment, model, body)
+
+    async def fetched(self, champion: Bundle, body: bytes) -> Completed:
+        """The application in a body of which `parsed` gave None, with what the bureau said or the fault."""
+        portfolio = champion.portfolio
+        assert self.enricher is not None
+        assert portfolio.enrichment is not None
+        return await self.enricher.complete(portfolio.enrichment, portfolio.application, body, self.clock().date())
+
+    def assigned(self, completed: Completed, champion: Bundle, tenant: str) -> Assigned:
+        """The application with the bundle that decides it."""
+        plan = self.plan.plan if self.plan is not None else None
+        return assign(completed, champion, plan, lambda customer: self.log.master.token("customer", tenant, customer))
+
+    def answer(self, assigned: Assigned, decision: Decision, applied_at: datetime) -> Answer:
+        """The answer that a decision comes to, with an id of its own."""
+        customer, bundle = assigned.application.customer_id, assigned.bundle
+        return answer_to(customer, record_id_at(applied_at), applied_at, decision, bundle, assigned.variant)
+
+    def serving(self) -> Bundle:
+        """
+        The bundle that decides.
+
+        Raises:
+            NothingPromotedError: there is none yet.
+        """
+        bundle = self.releases.serving
+        if bundle is None:
+            raise NothingPromotedError
+        return bundle
+
+    async def recorded(
+        self, assigned: Assigned, answer: Answer, decision: Decision, request: KeyedRequest | None, tenant: str
     ) -> bytes:
-        plan = self.plan.plan if self.plan else None
-        application, kept, fault = completed.application, completed.request, completed.fault
-        variant, bundle = Variant.CHAMPION, champion
-        if plan is not None and plan.challenger is not None:
-            customer = self.log.master.token("customer", tenant, application.customer_id)
-            variant, bundle = plan.for_customer(customer, champion)
-            if variant is Variant.CHALLENGER:
-                try:
-                    application, kept = parse_application(bundle.portfolio.application, completed.request)
-                except InvalidApplicationError:  # what the champion takes is what applicants are told to send
-                    variant, bundle = Variant.CHAMPION, champion
-        applied_at = self._clock()
-        decision = decide(bundle, application, applied_at.date(), fault=fault, stopped=self.switch.stopped)
-        answer = answer_to(application.customer_id, record_id_at(applied_at), applied_at, decision, bundle, variant)
+        """Record a decision and offer it to the shadows; returns as `DecisionLog.record`."""
         payload = Payload(
             customer_id=answer.customer_id,
-            request=kept,
+            request=assigned.request,
             features=decision.features,
             score=answer.score,
             answer=_encode(answer),
-            fetched=completed.fetched,
+            fetched=assigned.fetched,
         )
         idempotency_key, fingerprint = request or (None, None)
         recorded = await self.log.record(
             Record(
                 record_id=answer.decision_id,
                 tenant=tenant,
-                applied_at=iso(applied_at),
+                applied_at=iso(answer.applied_at),
                 portfolio=answer.portfolio,
                 payload=payload,
                 decision=answer.decision.value,
                 decided_by=decision.decided_by.value,
                 reason_codes=answer.reason_codes,
                 variant=answer.variant.value,
-                versions=self._versions(bundle),
+                versions=self._versions(assigned.bundle),
                 idempotency_key=idempotency_key,
                 fingerprint=fingerprint,
             )
         )
         if recorded is payload.answer:
             self.metrics.decided(decision)
-            if plan is not None and plan.shadows and self._shadows is not None:
-                self._shadows.offer(
-                    Seen(
-                        decision_id=answer.decision_id,
-                        tenant=tenant,
-                        request=completed.request,
-                        fetched=payload.fetched,
-                        fault=fault,
-                        applied_at=applied_at,
-                        bundles=plan.shadows,
-                    )
-                )
+            if assigned.shadows and self._shadows is not None:
+                self._shadows.offer(Seen(answer.decision_id, tenant, answer.applied_at, assigned))
         return recorded
 
     def _is_stopped(self) -> float:
@@ -180,6 +225,7 @@ class Scorer:
         """Stop following keys and releases, and record what waits."""
         if self.keys:
             self.keys.close()
+        self.explainer.close()
         self.releases.close()
         self.switch.close()
         if self.plan is not None:
@@ -192,11 +238,3 @@ class Scorer:
 def nothing_promoted(scorer: Scorer) -> dict[str, str]:
     """What a service answers before the first promotion."""
     return {"status": "nothing promoted yet", "run": scorer.promote}
-
-
-def _canonical(body: bytes) -> bytes:
-    """A JSON body without the freedom of spaces and order; another body as it is."""
-    try:
-        return msgspec.json.encode(msgspec.json.decode(body), order="sorted")
-    except (ValueError, RecursionError):
-        return body

@@ -12,11 +12,11 @@ from typing import Literal
 import msgspec
 import structlog
 
-from cde_domain.decisions.engine import Routing
 from cde_domain.decisions.variants import Variant
 from cde_domain.release import Bundle
 from cde_serving.answers import answer_to
 from cde_serving.applications import InvalidApplicationError, parse_application
+from cde_serving.assignment import Assigned
 from cde_serving.deciding import decide
 from cde_serving.decision_log import DecisionLog, Record
 from cde_serving.records.names import iso, record_id_at
@@ -37,11 +37,8 @@ class Seen:
 
     decision_id: str
     tenant: str
-    request: bytes
-    fetched: tuple[str, ...]
-    fault: Routing | None
     applied_at: datetime
-    bundles: tuple[Bundle, ...]
+    assigned: Assigned
 
 
 class Shadows:
@@ -76,7 +73,7 @@ class Shadows:
         try:
             self._queue.put_nowait(seen)
         except queue.Full:
-            for _ in seen.bundles:
+            for _ in seen.assigned.shadows:
                 self._count("dropped")
 
     def close(self) -> None:
@@ -100,7 +97,7 @@ class Shadows:
     async def _record(self, batch: list[Seen]) -> None:
         taken: list[Record] = []
         for seen in batch:
-            for bundle in seen.bundles:
+            for bundle in seen.assigned.shadows:
                 try:
                     taken.append(self._decided(seen, bundle))
                 except InvalidApplicationError:  # the shadow asks for more than the champion does
@@ -120,8 +117,8 @@ class Shadows:
         log.warning("shadow not recorded", error=type(error).__name__)
 
     def _decided(self, seen: Seen, bundle: Bundle) -> Record:
-        application, request = parse_application(bundle.portfolio.application, seen.request)
-        decision = decide(bundle, application, seen.applied_at.date(), fault=seen.fault)
+        application, request = parse_application(bundle.portfolio.application, seen.assigned.sent)
+        decision = decide(bundle, application, seen.applied_at.date(), fault=seen.assigned.fault)
         record_id = record_id_at(seen.applied_at)
         answer = answer_to(
             application.customer_id, record_id, seen.applied_at, decision, bundle, variant=Variant.SHADOW
@@ -132,7 +129,7 @@ class Shadows:
             features=decision.features,
             score=answer.score,
             answer=msgspec.json.encode(answer),
-            fetched=seen.fetched,
+            fetched=seen.assigned.fetched,
             about=seen.decision_id,
         )
         return Record(

@@ -1,6 +1,6 @@
 """The decision engine: one application in, one explained decision out."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from cde_domain.application import columns_of
 from cde_domain.decisions.policy import Outcome, Policy, PolicyError
-from cde_domain.features.columns import columns_of_application
+from cde_domain.features.columns import columns_of_application, columns_of_applications
 from cde_domain.features.feature import feature_matrix
 from cde_domain.model.scoring_model import ScoringModel
 from cde_domain.portfolio import Portfolio
@@ -99,11 +99,25 @@ class DecisionEngine:
 
     def decide_features(self, matrix: Array) -> Decision:
         """Decide from the features of one application, of shape (1, features)."""
+        return self.decide_rows(matrix)[0]
+
+    def decide_all(self, applications: Sequence[BaseModel], applied_at: date) -> list[Decision]:
+        """Decide validated applications of one date in one pass, each to the same bits as alone."""
+        if not applications:
+            return []
+        columns = columns_of_applications(applications, self._columns, applied_at)
+        return self.decide_rows(feature_matrix(self.portfolio.features, columns))
+
+    def decide_rows(self, matrix: Array) -> list[Decision]:
+        """Decide from the features of applications, of shape (rows, features)."""
         margins, contributions = self.model.trees.explain(matrix)
-        score = float(self.model.calibrator.scores(margins)[0])
-        values = self._named_values(matrix[0])
-        reasons = list(self._reasons(contributions[0], matrix[0]))
-        decision, decided_by, codes, detail = self._answer(score, values, matrix[0], reasons)
+        scores = self.model.calibrator.scores(margins).tolist()
+        return [self._decision(*row) for row in zip(scores, contributions, matrix, strict=True)]
+
+    def _decision(self, score: float, contributions: Array, row: Array) -> Decision:
+        values = self._named_values(row)
+        reasons = list(self._reasons(contributions, row))
+        decision, decided_by, codes, detail = self._answer(score, values, row, reasons)
         return Decision(
             decision=decision,
             score=score if 0.0 <= score <= 1.0 else None,
@@ -111,7 +125,7 @@ class DecisionEngine:
             reason_codes=codes,
             risk_factors=tuple(text for _, text in reasons[:MAX_REASONS]),
             base=self.model.base,
-            contributions=dict(zip(self.model.feature_names, contributions[0].tolist(), strict=True)),
+            contributions=dict(zip(self.model.feature_names, contributions.tolist(), strict=True)),
             features=values,
             detail=detail,
         )

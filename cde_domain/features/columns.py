@@ -4,10 +4,11 @@ Numbers are themselves, dates are days since 1970-01-01, flags are 0 and 1, cate
 declared list, and NaN is unknown. A list inside an application (accounts, inquiries) is a `Nested`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -169,8 +170,26 @@ def columns_of_application(application: BaseModel, specs: tuple[ColumnSpec, ...]
         value: Any = application
         for name in spec.path:
             value = None if value is None else getattr(value, name)
-        values[spec.name] = _nested(value, spec) if spec.kind == "list" else np.array([_number(value, spec)])
+        values[spec.name] = _nested([value], spec) if spec.kind == "list" else np.array([_number(value, spec)])
     return Columns(rows=1, values=values)
+
+
+def columns_of_applications(
+    applications: Sequence[BaseModel], specs: tuple[ColumnSpec, ...], applied_at: date
+) -> Columns:
+    """Validated applications of one date as columns of as many rows."""
+    rows = len(applications)
+    values: dict[str, Array | Nested] = {"applied_at": np.full(rows, _days(applied_at))}
+    for spec in specs:
+        if spec.kind == "text":
+            continue
+        given: Sequence[Any] = applications
+        for name in spec.path:
+            given = [None if value is None else getattr(value, name) for value in given]
+        values[spec.name] = (
+            _nested(given, spec) if spec.kind == "list" else np.array([_number(value, spec) for value in given])
+        )
+    return Columns(rows, values)
 
 
 def repeated(columns: Columns, changed: Mapping[str, Array]) -> Columns:
@@ -207,8 +226,8 @@ class _Repeated(Mapping[str, Array | Nested]):
         return len(self.columns.values)
 
 
-def _nested(items: list[BaseModel] | None, spec: ColumnSpec) -> Nested:
-    present = items or []
+def _nested(lists: Sequence[list[BaseModel] | None], spec: ColumnSpec) -> Nested:
+    present = [record for items in lists for record in items or ()]
     return Nested(
         fields={
             item.name: np.array([_number(getattr(record, item.name), item) for record in present], dtype=np.float64)
@@ -216,8 +235,8 @@ def _nested(items: list[BaseModel] | None, spec: ColumnSpec) -> Nested:
             if item.kind != "text"
         },
         categories={item.name: item.categories for item in spec.items},
-        offsets=np.array([0, len(present)]),
-        known=np.array([items is not None]),
+        offsets=np.array([0, *accumulate(len(items or ()) for items in lists)]),
+        known=np.array([items is not None for items in lists]),
     )
 
 

@@ -10,6 +10,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from cde_domain.digests import folder_digests, json_digest, write_json
+from cde_domain.model.background import Background
 from cde_domain.model.compiled import CompiledTrees
 
 Array = NDArray[np.float64]
@@ -51,6 +52,8 @@ class ScoringModel:
     `reason_baseline` is the mean contribution of each feature among training applicants scored at or slightly above
     the approval cut-off: reasons are measured against it (12 CFR 1002.9(b)(2), comment 5).
     `feature_references` are the fields of a `PsiReference` for each feature: what the training set looked like.
+    `importance` is the mean size of each feature's contributions (margin space) over the training set, and `background`
+    what LIME draws from; a model of an earlier version has neither.
     """
 
     trees: CompiledTrees
@@ -61,6 +64,8 @@ class ScoringModel:
     reason_baseline: tuple[float, ...]
     feature_references: tuple[dict[str, Any], ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
+    importance: tuple[float, ...] = ()
+    background: Background | None = None
 
     @property
     def base(self) -> float:
@@ -94,6 +99,8 @@ class ScoringModel:
                 "reason_baseline": list(self.reason_baseline),
                 "feature_references": list(self.feature_references),
                 "provenance": self.provenance,
+                "importance": list(self.importance),
+                "background": self.background.as_json() if self.background else None,
             },
         )
         return model_digest(folder)
@@ -111,6 +118,8 @@ class ScoringModel:
             reason_baseline=tuple(context["reason_baseline"]),
             feature_references=tuple(context["feature_references"]),
             provenance=context["provenance"],
+            importance=tuple(context.get("importance", ())),
+            background=Background.from_json(context["background"]) if context.get("background") else None,
         )
 
 

@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 
 from cde_domain.features.feature import Feature
+from cde_domain.model.background import Background
 from cde_domain.model.baseline import reason_baseline
 from cde_domain.model.compilation import compile_trees
 from cde_domain.model.metrics import PsiReference
@@ -118,6 +119,8 @@ def fit_scoring_model(
         reason_baseline=tuple(baseline.tolist()),
         feature_references=tuple(asdict(PsiReference.of(values)) for values in learned.T),
         provenance=provenance,
+        importance=tuple(np.abs(contributions).mean(axis=0).tolist()),
+        background=Background.of(learned, tuple(bool(feature.categories) for feature in features)),
     )
     return FittedModel(model, library_model, len(margins))
 

@@ -1,20 +1,19 @@
 """LIME beside the exact contributions: a second opinion on what drives a score, never the source of a notice."""
 
-import warnings
 from collections.abc import Callable
 from itertools import combinations
 from typing import Any
 
 import numpy as np
-from lime.lime_tabular import LimeTabularExplainer
 from numpy.typing import NDArray
 
 from cde_domain.features.feature import Feature
+from cde_domain.lime_surrogate import SAMPLES, lime_surrogate
+from cde_domain.model.background import Background
 
 Array = NDArray[np.float64]
 
 SEEDS = 3
-SAMPLES = 1_000
 MOST_BACKGROUND = 2_000
 TOP = 4
 
@@ -31,34 +30,14 @@ def lime_weights(
     """
     LIME's weights for a (rows, features) matrix, of shape (seeds, rows, features): positive ones raise the margin.
 
-    LIME knows no unknown values, so that they are filled with the background's medians and commonest categories here.
+    The background's first rows are LIME's training data, as its own statistics.
     """
-    categorical = [position for position, feature in enumerate(features) if feature.categories]
-    fill = _fill(background, categorical)
-    known, asked = (np.where(np.isnan(matrix), fill, matrix) for matrix in (background, rows))
+    known = Background.of(background[:MOST_BACKGROUND], tuple(bool(feature.categories) for feature in features))
     weights = np.zeros((seeds, len(rows), len(features)))
     for seed in range(seeds):
-        explainer = LimeTabularExplainer(
-            known[:MOST_BACKGROUND], mode="regression", categorical_features=categorical, random_state=seed
-        )
-        for place, row in enumerate(asked):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # a feature of a single value has no spread
-                found = explainer.explain_instance(row, margins_of, num_features=len(features), num_samples=samples)
-            for position, weight in found.local_exp[1]:
-                weights[seed, place, position] = weight
+        for place, row in enumerate(rows):
+            weights[seed, place] = lime_surrogate(known, margins_of, row, seed=seed, samples=samples).weights
     return weights
-
-
-def _fill(background: Array, categorical: list[int]) -> Array:
-    fill = np.zeros(background.shape[1])
-    for position, values in enumerate(background.T):
-        known = values[~np.isnan(values)]
-        if len(known):
-            fill[position] = (
-                np.bincount(known.astype(np.int64)).argmax() if position in categorical else np.median(known)
-            )
-    return fill
 
 
 def lime_facts(weights: Array, contributions: Array, rank_agreement: Callable[[Array, Array], Array]) -> dict[str, Any]:

@@ -6,17 +6,16 @@ from typing import Any
 
 import msgspec
 
-FORMAT = 1
+FORMAT = 2
 FIRST = ""  # what the first record of a chain has for the hash before it
 
 # What a hash is taken over, in this order. Another list is another format: old records keep theirs.
-_HASHED = {
-    1: (
-        "format", "chain", "sequence", "record_id", "kind", "tenant", "portfolio", "applied_at", "recorded_at",
-        "customer", "key_number", "idempotency", "fingerprint", "decision", "decided_by", "reason_codes", "variant",
-        "bundle", "model", "policy", "policy_version", "code", "previous",
-    )
-}  # fmt: skip
+_FIRST_FORMAT = (
+    "format", "chain", "sequence", "record_id", "kind", "tenant", "portfolio", "applied_at", "recorded_at",
+    "customer", "key_number", "idempotency", "fingerprint", "decision", "decided_by", "reason_codes", "variant",
+    "bundle", "model", "policy", "policy_version", "code", "previous",
+)  # fmt: skip
+_HASHED = {1: _FIRST_FORMAT, 2: (*_FIRST_FORMAT, "about")}
 
 _encode = msgspec.msgpack.Encoder().encode
 

@@ -6,7 +6,18 @@ from typing import Literal
 
 import msgspec
 
-Kind = Literal["decision", "shadow", "restriction", "erasure", "key_created", "key_revoked", "stop_auto", "resume_auto"]
+Kind = Literal[
+    "decision",
+    "shadow",
+    "restriction",
+    "erasure",
+    "review",
+    "outcome",
+    "key_created",
+    "key_revoked",
+    "stop_auto",
+    "resume_auto",
+]
 
 DEFAULT_TENANT = "default"
 

@@ -1,6 +1,6 @@
 """Replaying the decision log: does the bundle that decided still decide the same?"""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from math import isfinite
@@ -73,7 +73,7 @@ class Replayer:
         if Routing.DECISION_FAILED in record.reason_codes and record.decided_by == DecidedBy.FALLBACK:
             return _failed_again(record, bundle, same_code=same_code)
         try:
-            matrix = matrix_of(bundle.portfolio.features, record)
+            matrix = matrix_of(bundle.portfolio.features, record.payload.features)
             differences += _differences(record, bundle.engine.decide_features(matrix), "features")
             if same_code:
                 differences += _differences(record, _from_request(record, bundle), "request")
@@ -95,11 +95,11 @@ class Replayer:
         return self._loaded[digest]
 
 
-def matrix_of(features: tuple[Feature, ...], record: Record) -> NDArray[np.float64]:
-    """The recorded features as the model took them, float64 of shape (1, features)."""
+def matrix_of(features: tuple[Feature, ...], recorded: Mapping[str, float | str | None]) -> NDArray[np.float64]:
+    """Recorded features as the model took them, float64 of shape (1, features)."""
     values: list[float] = []
     for feature in features:
-        value: Any = record.payload.features[feature.name]
+        value: Any = recorded[feature.name]
         if value is None:
             values.append(np.nan)
         else:

@@ -101,6 +101,7 @@ def decision_row(record: Record, customer: str, idempotency: str | None, key: Cu
         "policy_version": versions.policy_version,
         "code": versions.code,
         "payload": seal(key.secret, _pack(record.payload), record.record_id),
+        "about": None,
     }
 
 

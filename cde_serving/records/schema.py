@@ -30,6 +30,7 @@ records = sa.Table(
     sa.Column("policy_version", sa.String(64)),
     sa.Column("code", sa.String(64)),
     sa.Column("payload", sa.LargeBinary),
+    sa.Column("about", sa.String(32)),  # the decision that a review or an outcome is about
     sa.Column("previous", sa.String(64), nullable=False),
     sa.Column("hash", sa.String(64), nullable=False),
     sa.Index("records_by_id", "record_id", unique=True),
@@ -47,6 +48,19 @@ records = sa.Table(
         "recorded_at",
         sqlite_where=sa.text("kind IN ('stop_auto', 'resume_auto')"),
         postgresql_where=sa.text("kind IN ('stop_auto', 'resume_auto')"),
+    ),
+    # Both hold reviews and outcomes alone: a decision writes to neither.
+    sa.Index(
+        "records_by_decision",
+        "about",
+        sqlite_where=sa.text("about IS NOT NULL"),
+        postgresql_where=sa.text("about IS NOT NULL"),
+    ),
+    sa.Index(
+        "follow_ups_by_time",
+        "recorded_at",
+        sqlite_where=sa.text("about IS NOT NULL"),
+        postgresql_where=sa.text("about IS NOT NULL"),
     ),
 )
 

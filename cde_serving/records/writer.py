@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 import structlog
@@ -17,6 +18,7 @@ from cde_domain.clock import Clock
 from cde_serving.records.checkpoints import CheckpointFile
 from cde_serving.records.database import LogUnavailableError
 from cde_serving.records.erasure import carry_out
+from cde_serving.records.follow_ups import FollowUp, follow_up_rows
 from cde_serving.records.names import iso
 from cde_serving.records.record import Event, Record
 from cde_serving.records.rows import Head, chained, decision_row, event_row, keys_of
@@ -42,12 +44,18 @@ class KeyInProgressError(RuntimeError):
     """A request with this idempotency key is being answered."""
 
 
+Entry = Record | Event | FollowUp
+
+
 @dataclass(frozen=True, slots=True)
 class Earlier:
-    """The decision that an idempotency key was used for before."""
+    """The record that an idempotency key was used for before."""
 
     record_id: str
     fingerprint: str | None
+
+
+Result = Earlier | Exception | None
 
 
 class _Waiting:
@@ -55,7 +63,7 @@ class _Waiting:
 
     __slots__ = ("customer", "entry", "future", "idempotency", "loop")
 
-    def __init__(self, entry: Record | Event, customer: str, idempotency: str | None) -> None:
+    def __init__(self, entry: Entry, customer: str, idempotency: str | None) -> None:
         self.entry = entry
         self.customer = customer
         self.idempotency = idempotency
@@ -96,7 +104,7 @@ class Writer:
         """Whether a request with this token waits to be recorded."""
         return idempotency in self._in_progress
 
-    async def write(self, entry: Record | Event) -> Earlier | None:
+    async def write(self, entry: Entry) -> Earlier | None:
         """
         Record; returns None when that is committed, or what was recorded earlier under the same idempotency key.
 
@@ -104,6 +112,7 @@ class Writer:
             LogBusyError: too many wait already.
             LogUnavailableError: the database refused, or the log is closed.
             KeyInProgressError: a request with the same idempotency key waits.
+            UnknownDecisionError, ErasedError: there is no decision to follow, or none that may be used.
         """
         if self._closed:
             raise LogUnavailableError("the decision log is closed")
@@ -129,13 +138,13 @@ class Writer:
         self._queue.put(None)
         self._thread.join()
 
-    def _waiting(self, entry: Record | Event) -> _Waiting:
+    def _waiting(self, entry: Entry) -> _Waiting:
         if isinstance(entry, Event):
             return _Waiting(entry, entry.customer, None)
         master, key = self._master, entry.idempotency_key
         return _Waiting(
             entry,
-            master.token("customer", entry.tenant, entry.payload.customer_id),
+            master.token("customer", entry.tenant, entry.payload.customer_id) if isinstance(entry, Record) else "",
             master.token("idempotency key", entry.tenant, key) if key is not None else None,
         )
 
@@ -203,7 +212,7 @@ class Writer:
         self._head = head
         return connection
 
-    def _commit(self, connection: Connection, batch: list[_Waiting]) -> list[Earlier | None]:
+    def _commit(self, connection: Connection, batch: list[_Waiting]) -> list[Result]:
         if self._sealed is None:  # a chain whose beginning is not signed could vanish whole
             self._seal(Head(self.chain, 0, ""))
         for conflicts in range(CONFLICTS + 1):
@@ -224,22 +233,32 @@ class Writer:
         integrity = self._engine.dialect.loaded_dbapi.IntegrityError
         return isinstance(cause, integrity) or getattr(cause, "sqlstate", None) in RETRIED
 
-    def _insert(self, connection: Connection, batch: list[_Waiting]) -> tuple[Head, list[Earlier | None]]:
+    def _insert(self, connection: Connection, batch: list[_Waiting]) -> tuple[Head, list[Result]]:
         now = iso(self._clock())
         earlier = self._recorded_earlier(connection, batch)
-        results = [earlier.get(waiting.idempotency) for waiting in batch]
+        results: list[Result] = [earlier.get(waiting.idempotency) for waiting in batch]
         fresh = [waiting for waiting, known in zip(batch, results, strict=True) if known is None]
         for waiting in fresh:
             if isinstance(waiting.entry, Event):
                 carry_out(connection, waiting.entry)
         customers = {waiting.customer for waiting in fresh if isinstance(waiting.entry, Record)}
         keys = keys_of(connection, self._statements, self._master, customers, now)
-        rows = [
-            decision_row(waiting.entry, waiting.customer, waiting.idempotency, keys[waiting.customer], now)
-            if isinstance(waiting.entry, Record)
-            else event_row(waiting.entry, now)
-            for waiting in fresh
-        ]
+        following = [(one.entry, one.idempotency) for one in fresh if isinstance(one.entry, FollowUp)]
+        follow_ups = iter(follow_up_rows(connection, self._master, following, now) if following else ())
+        rows: list[dict[str, Any]] = []
+        for place, waiting in enumerate(batch):
+            if results[place] is not None:
+                continue
+            if isinstance(waiting.entry, Record):
+                rows.append(
+                    decision_row(waiting.entry, waiting.customer, waiting.idempotency, keys[waiting.customer], now)
+                )
+            elif isinstance(waiting.entry, Event):
+                rows.append(event_row(waiting.entry, now))
+            elif isinstance(row := next(follow_ups), dict):
+                rows.append(row)
+            else:
+                results[place] = row
         head = chained(self._head, rows)
         if rows:
             self._statements.insert(connection, rows)
@@ -282,11 +301,11 @@ class Writer:
             log.error(what, error=type(cause).__name__)
         return type(cause).__name__
 
-    def _answer(self, batch: list[_Waiting], results: list[Earlier | None] | Exception) -> None:
+    def _answer(self, batch: list[_Waiting], results: list[Result] | Exception) -> None:
         """Wake the waiting requests, once for each event loop."""
         self._in_progress.difference_update([waiting.idempotency for waiting in batch if waiting.idempotency])
         given = [results] * len(batch) if isinstance(results, Exception) else results
-        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future, Earlier | Exception | None]]] = {}
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future, Result]]] = {}
         for waiting, result in zip(batch, given, strict=True):
             by_loop.setdefault(waiting.loop, []).append((waiting.future, result))
         for loop, answers in by_loop.items():
@@ -294,7 +313,7 @@ class Writer:
                 loop.call_soon_threadsafe(_resolve, answers)
 
 
-def _resolve(answers: Iterable[tuple[asyncio.Future, Earlier | Exception | None]]) -> None:
+def _resolve(answers: Iterable[tuple[asyncio.Future, Result]]) -> None:
     for future, result in answers:
         if future.done():  # the client has gone
             continue

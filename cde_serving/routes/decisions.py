@@ -11,7 +11,8 @@ from starlette.responses import Response
 from cde_serving.access.admission import caller_of
 from cde_serving.access.routes import GuardedRoute
 from cde_serving.decision_log import ErasedError, KeyInProgressError, Record
-from cde_serving.routes.idempotency import BAD_KEY, is_key, no_answer
+from cde_serving.idempotency import is_key
+from cde_serving.routes.idempotency import BAD_KEY, no_answer
 from cde_serving.routes.responses import json_response, raw_response
 from cde_serving.scorer import Scorer
 
@@ -20,8 +21,13 @@ DECISION = DECISIONS + "/{decision_id}"
 
 _DECISION_ID = re.compile(r"[0-9a-f]{32}")
 
-_NO_DECISION = {"detail": "There is no such decision"}
-_UNREADABLE = {"detail": "Decisions cannot be read at the moment"}
+UNREADABLE = {"detail": "Decisions cannot be read at the moment"}
+NO_DECISION = {"detail": "There is no such decision"}
+
+
+def is_decision_id(text: str) -> bool:
+    """Whether a text can be the id of a decision."""
+    return _DECISION_ID.fullmatch(text) is not None
 
 
 class Decisions:
@@ -36,8 +42,8 @@ class Decisions:
 
     async def _by_id(self, request: Request) -> Response:
         decision_id = request.path_params["decision_id"]
-        if not _DECISION_ID.fullmatch(decision_id):
-            return json_response(404, _NO_DECISION)
+        if not is_decision_id(decision_id):
+            return json_response(404, NO_DECISION)
         return await self._recorded(self._scorer.log.get, decision_id, caller_of(request.scope).tenant)
 
     async def _by_key(self, request: Request) -> Response:
@@ -52,5 +58,5 @@ class Decisions:
         except (KeyInProgressError, ErasedError) as error:
             return no_answer(error)
         except SQLAlchemyError:
-            return json_response(503, _UNREADABLE, {"retry-after": "5"})
-        return raw_response(200, record.payload.answer) if record else json_response(404, _NO_DECISION)
+            return json_response(503, UNREADABLE, {"retry-after": "5"})
+        return raw_response(200, record.payload.answer) if record else json_response(404, NO_DECISION)

@@ -1,20 +1,16 @@
 """Idempotency keys, and the answers about decisions that cannot be read back."""
 
-import re
-
 from starlette.responses import Response
 
 from cde_serving.decision_log import ErasedError, KeyInProgressError
 from cde_serving.routes.responses import json_response
 
 BAD_KEY = {"detail": "Idempotency-Key must be 1 to 255 visible ASCII characters"}
-
-_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
-
-
-def is_key(key: str) -> bool:
-    """Whether a header's value can be an idempotency key."""
-    return _IDEMPOTENCY_KEY.fullmatch(key) is not None
+KEY_REUSED = {
+    "field": "Idempotency-Key",
+    "message": "Key was used for another request",
+    "type": "idempotency_key_reused",
+}
 
 
 def no_answer(error: KeyInProgressError | ErasedError) -> Response:

@@ -1,11 +1,19 @@
 """What every route needs: bodies read within a limit, JSON written, nothing cached."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 from starlette.responses import Response
 from starlette.types import Receive
+
+_JSON_TYPE = re.compile(r"application/(?:json|[\w.\-]+\+json)\s*(?:;.*)?", re.IGNORECASE | re.DOTALL)
+
+
+def is_json(content_type: str) -> bool:
+    """Whether a content type is JSON."""
+    return _JSON_TYPE.fullmatch(content_type) is not None
 
 
 async def read_body(receive: Receive, announced: bytes, limit: int) -> bytes | None:

@@ -1,29 +1,23 @@
 """`POST /api/v1/credit/score`: one application in, one recorded decision out."""
 
-import re
-from dataclasses import asdict
+from urllib.parse import parse_qsl
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from cde_serving.access.admission import caller_of
-from cde_serving.applications import InvalidApplicationError
-from cde_serving.decision_log import ErasedError, KeyInProgressError, KeyReusedError, LogBusyError, LogUnavailableError
-from cde_serving.openapi import MAX_BODY
-from cde_serving.routes.idempotency import BAD_KEY, is_key, no_answer
-from cde_serving.routes.responses import json_response, raw_response, read_body
-from cde_serving.scorer import NothingPromotedError, Scorer, nothing_promoted
+from cde_serving.explanations import Explain
+from cde_serving.idempotency import is_key
+from cde_serving.limits import MAX_BODY
+from cde_serving.routes.idempotency import BAD_KEY
+from cde_serving.routes.refusals import REFUSALS, refusal
+from cde_serving.routes.responses import is_json, json_response, raw_response, read_body
+from cde_serving.scorer import Scorer
+
+EXPLAINED = {kind.value: kind for kind in (Explain.FULL, Explain.COUNTERFACTUAL)}
+BAD_EXPLAIN = {"field": "explain", "message": f"Value is none of {', '.join(EXPLAINED)}", "type": "enum"}
 
 SCORE = "/api/v1/credit/score"
-
-_JSON_TYPE = re.compile(r"application/(?:json|[\w.\-]+\+json)\s*(?:;.*)?", re.IGNORECASE | re.DOTALL)
-
-_NOT_RECORDED = {"detail": "The decision could not be recorded, so it is not given"}
-_KEY_REUSED = {
-    "field": "Idempotency-Key",
-    "message": "Key was used for another request",
-    "type": "idempotency_key_reused",
-}
 
 
 class Score:
@@ -39,28 +33,27 @@ class Score:
 
     async def _answer(self, scope: Scope, receive: Receive) -> Response:
         headers = dict(scope["headers"])
-        if not _JSON_TYPE.fullmatch(headers.get(b"content-type", b"").decode("latin-1")):
+        if not is_json(headers.get(b"content-type", b"").decode("latin-1")):
             return json_response(415, {"detail": "Send the application as application/json"})
         key = headers.get(b"idempotency-key")
         if key is not None and not is_key(key.decode("latin-1")):
             return json_response(400, BAD_KEY)
+        explain = _explain(scope["query_string"]) if scope["query_string"] else Explain.PLAIN
+        if explain is None:
+            return json_response(422, {"detail": [BAD_EXPLAIN]})
         body = await read_body(receive, headers.get(b"content-length", b"0"), MAX_BODY)
         if body is None:
             return json_response(413, {"detail": f"An application has at most {MAX_BODY} bytes"})
-        return await self._decided(body, key.decode() if key else None, caller_of(scope).tenant)
-
-    async def _decided(self, body: bytes, key: str | None, tenant: str) -> Response:
         try:
-            return raw_response(200, await self._scorer.score(body, idempotency_key=key, tenant=tenant))
-        except InvalidApplicationError as error:
-            return json_response(422, {"detail": [asdict(problem) for problem in error.problems]})
-        except NothingPromotedError:
-            return json_response(503, nothing_promoted(self._scorer))
-        except LogBusyError:
-            return json_response(503, {"detail": "Too many decisions wait to be recorded"}, {"retry-after": "1"})
-        except LogUnavailableError:
-            return json_response(503, _NOT_RECORDED, {"retry-after": "5"})
-        except KeyReusedError:
-            return json_response(422, {"detail": [_KEY_REUSED]})
-        except (KeyInProgressError, ErasedError) as error:
-            return no_answer(error)
+            answer = await self._scorer.score(
+                body, idempotency_key=key.decode() if key else None, tenant=caller_of(scope).tenant, explain=explain
+            )
+        except REFUSALS as error:
+            return refusal(error, self._scorer)
+        return raw_response(200, answer)
+
+
+def _explain(query: bytes) -> Explain | None:
+    """What a query string asks for, None if it is nothing that can be explained."""
+    asked = [value for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True) if name == "explain"]
+    return EXPLAINED.get(asked[0]) if len(asked) == 1 else (None if asked else Explain.PLAIN)

@@ -7,7 +7,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from cde_assets.definitions import JOB, build_definitions
+from cde_assets.definitions import BATCH_JOB, JOB, build_definitions
+from cde_checks import decisions as decision_checks
 from cde_checks import features as feature_checks
 from cde_checks import governance as governance_checks
 from cde_checks import loan_book as loan_book_checks
@@ -17,7 +18,8 @@ from cde_domain.portfolio import load_portfolio, shipped_portfolios
 from cde_serving.settings import Settings
 from tests.lender import ROOT, environment
 
-STAGES = ("loan_book", "features", "model", "governance", "release")
+STAGES = ("loan_book", "features", "model", "governance", "release", "decisions")
+BEFORE_DECISIONS = STAGES[:-1]
 HEAVY = ("mlflow", "xgboost", "shap", "matplotlib", "sklearn", "bentoml", "fairlearn", "evidently")
 
 
@@ -92,7 +94,8 @@ def test_every_check_is_described_and_about_an_asset_of_the_graph(
 
 
 def test_every_stage_is_checked(specs: dict[str, dg.AssetSpec], checks: list[dg.AssetCheckSpec]):
-    assert {specs[check.asset_key.path[-1]].group_name for check in checks if check.blocking} == set(STAGES)
+    assert {specs[check.asset_key.path[-1]].group_name for check in checks} == set(STAGES)
+    assert {specs[check.asset_key.path[-1]].group_name for check in checks if check.blocking} == set(BEFORE_DECISIONS)
 
 
 def test_the_gate_asks_for_every_blocking_check_before_the_release(
@@ -125,13 +128,17 @@ def test_the_champion_is_made_from_everything_that_the_gate_asks_about(name: str
     assert set(REPORTS) <= upstream
 
 
-def test_the_job_leads_through_the_whole_graph_and_every_check(
+def test_the_jobs_lead_through_the_whole_graph_and_every_check(
     definitions: dg.Definitions, specs: dict[str, dg.AssetSpec], checks: list[dg.AssetCheckSpec]
 ):
-    job = definitions.resolve_job_def(JOB)
+    """Up to the release in one, what is decided by the day in the other."""
+    for name, stages in ((JOB, BEFORE_DECISIONS), (BATCH_JOB, ("decisions",))):
+        job = definitions.resolve_job_def(name)
+        inside = {asset for asset, spec in specs.items() if spec.group_name in stages}
 
-    assert {key.path[-1] for key in job.asset_layer.executable_asset_keys} == specs.keys()
-    assert {key.name for key in job.asset_layer.asset_graph.asset_check_keys} == {check.name for check in checks}
+        assert {key.path[-1] for key in job.asset_layer.executable_asset_keys} == inside
+        found = {key.name for key in job.asset_layer.asset_graph.asset_check_keys}
+        assert found == {check.name for check in checks if check.asset_key.path[-1] in inside}
 
 
 def test_the_checks_lie_in_the_file_of_their_stage(specs: dict[str, dg.AssetSpec]):
@@ -140,6 +147,7 @@ def test_the_checks_lie_in_the_file_of_their_stage(specs: dict[str, dg.AssetSpec
         "features": feature_checks,
         "model": model_checks,
         "governance": governance_checks,
+        "decisions": decision_checks,
     }
     for stage, module in modules.items():
         found = [check for check in vars(module).values() if isinstance(check, dg.AssetChecksDefinition)]

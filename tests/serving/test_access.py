@@ -23,6 +23,7 @@ from cde_serving.access.key_ring import KeyRing
 from cde_serving.access.keys import ApiKeyError, new_api_key, rate_of, read_keys
 from cde_serving.access.routes import RouteTable, UnguardedRouteError
 from cde_serving.records.erasure import Eraser
+from cde_serving.records.record import DEFAULT_TENANT
 from cde_serving.records.schema import api_keys, records
 from cde_serving.records.vault import MasterKey
 from tests.serving.helpers import (
@@ -368,7 +369,7 @@ def test_without_authentication_everybody_is_the_default_tenant(
 
     assert 200 == desk.client.get(f"{DECISIONS}/{decision_id}").status_code
     assert "off" == desk.client.get("/ready").json()["auth"]
-    assert desk.scorer.log.get(decision_id) is not None
+    assert desk.scorer.log.get(decision_id, DEFAULT_TENANT) is not None
 
 
 def test_a_running_service_refuses_a_revoked_key_within_a_second(server: Server) -> None:

@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,23 @@ from tests.support import NAME, TinyLoans
 MANUAL = ROOT / "docs" / "operations.md"
 BEGIN, END = "<!-- credentials: begin -->\n", "<!-- credentials: end -->\n"
 
+POOR = {"credit_history": {"score": 320.0, "accounts": []}}  # rejected, so that there is a notice
+REVIEW = {"reviewer": "A. Officer", "verdict": "REJECTED", "reason": "confirmed", "reason_codes": ["LOAN_TO_INCOME"]}
+OUTCOME = {"outcome": "repaid", "date": f"{datetime.now(UTC):%Y-%m-%d}"}
+
 # How a request that is let in is answered, by method and path as the route has it: the request's own headers and body,
 # the status for the tenant whose decision it is about, and the status for another tenant.
 REQUESTS: dict[tuple[str, str], tuple[dict[str, Any], int, int]] = {
     ("POST", "/api/v1/credit/score"): ({"json": "example"}, 200, 200),
     ("GET", "/api/v1/credit/decisions"): ({"headers": {"idempotency-key": "k-1"}}, 200, 404),
     ("GET", "/api/v1/credit/decisions/{decision_id}"): ({}, 200, 404),
+    ("POST", "/api/v1/credit/score/batch"): ({"json": {"applications": [{}]}}, 200, 200),
+    ("POST", "/api/v1/credit/decisions/{decision_id}/review"): ({"json": REVIEW}, 201, 404),
+    ("POST", "/api/v1/credit/decisions/{decision_id}/outcome"): ({"json": OUTCOME}, 201, 404),
+    ("GET", "/api/v1/credit/decisions/{decision_id}/history"): ({}, 200, 404),
+    ("GET", "/api/v1/credit/decisions/{decision_id}/explanation"): ({"params": {"kind": "full"}}, 200, 404),
+    ("GET", "/api/v1/credit/decisions/{decision_id}/notice"): ({}, 200, 404),
+    ("GET", "/api/v1/credit/decisions/{decision_id}/notice.html"): ({}, 200, 404),
     ("GET", "/health"): ({}, 200, 200),
     ("GET", "/ready"): ({}, 200, 200),
     ("GET", "/metrics"): ({}, 200, 200),
@@ -64,7 +75,7 @@ class House:
         """How a request with a credential is answered."""
         sent = dict(REQUESTS["GET" if method == "HEAD" else method, path][0])
         if sent.get("json") == "example":
-            sent["json"] = self.desk.example
+            sent["json"] = {**self.desk.example, **POOR}  # what was asked under the key
         sent["headers"] = {**sent.get("headers", {}), **self.headers[credential]}
         path = path.replace("{decision_id}", self.decision_id)
         path = f"{path}/swagger-ui.css" if path == "/docs/assets" else path
@@ -107,7 +118,7 @@ def house(tiny: TinyLoans, bundles: tuple[Path, Path]) -> Iterator[House]:
         desk = Desk(scorer, AppClient(create_app(scorer)), dict(tiny.portfolio.example))
         decided = desk.client.post(
             "/api/v1/credit/score",
-            json=desk.example,
+            json={**desk.example, **POOR},
             headers={"idempotency-key": "k-1", **headers["all scopes"]},
         )
         routes = routes_of(scorer)

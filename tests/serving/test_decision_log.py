@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from cde_serving.decision_log import DecisionLog, LogBusyError, LogUnavailableError
+from cde_serving.records.record import DEFAULT_TENANT
 from tests.serving.helpers import RECORD, numbered, open_log, wait_for
 
 
@@ -38,9 +39,9 @@ def test_a_record_is_read_back_to_the_byte(log: DecisionLog) -> None:
     answer = asyncio.run(log.record(RECORD))
 
     kept = replace(RECORD, chain=log.writer.chain, sequence=1, recorded_at="2026-03-02T12:00:00.000000Z")
-    assert kept == log.get(RECORD.record_id)
+    assert kept == log.get(RECORD.record_id, DEFAULT_TENANT)
     assert RECORD.payload.answer == answer
-    assert log.get("f" * 32) is None
+    assert log.get("f" * 32, DEFAULT_TENANT) is None
 
 
 def test_a_recorded_decision_is_visible_to_everybody(log: DecisionLog, path: Path) -> None:

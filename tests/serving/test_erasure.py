@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from cde_serving.decision_log import DecisionLog, ErasedError
 from cde_serving.records.erasure import Eraser, UnknownCustomerError
+from cde_serving.records.record import DEFAULT_TENANT
 from cde_serving.records.schema import customer_keys
 from cde_serving.records.verify import verify_log
 from cde_serving.signing import TrustedKeys
@@ -57,7 +58,7 @@ def readable(log: DecisionLog) -> list[int]:
     found = []
     for number in range(1, 10):
         try:
-            record = log.get(f"{number:032x}")
+            record = log.get(f"{number:032x}", DEFAULT_TENANT)
         except ErasedError:
             continue
         if record:
@@ -138,7 +139,7 @@ def test_another_tenants_customer_of_the_same_id_stays(log: DecisionLog, calenda
     record = log.get(f"{5:032x}", "other")
     assert record is not None
     assert "customer-1" == record.payload.customer_id
-    assert log.get(f"{5:032x}") is None
+    assert log.get(f"{5:032x}", DEFAULT_TENANT) is None
 
 
 def test_a_shredded_key_is_nowhere_in_the_file(tmp_path: Path, calendar: Calendar) -> None:

@@ -13,10 +13,11 @@ import pytest
 import rfc8785
 import sqlalchemy as sa
 
-from cde_domain.decisions.variants import assigned
+from cde_domain.decisions.variants import Variant, assigned
+from cde_serving.assignment import Assigned
 from cde_serving.experiments import ExperimentError, ExperimentLog, Participant
 from cde_serving.plan import PlanFollower
-from cde_serving.records.record import Payload
+from cde_serving.records.record import DEFAULT_TENANT, Payload
 from cde_serving.records.replay import Replayer
 from cde_serving.records.schema import records
 from cde_serving.records.store import RecordStore
@@ -245,7 +246,7 @@ class TestChallenger:
         answer = desk.score().json()
 
         assert desk.scorer.releases.serving is not first
-        record = desk.scorer.log.get(answer["decision_id"])
+        record = desk.scorer.log.get(answer["decision_id"], DEFAULT_TENANT)
         assert record is not None
         assert bundles[0].name[:12] == answer["model_version"]
         assert bundles[0].name == record.versions.bundle
@@ -328,7 +329,8 @@ def test_a_full_log_fails_shadows_and_not_the_thread(desk: Desk, monkeypatch: py
     request = json.dumps(desk.example).encode()
 
     def seen(request: bytes) -> Seen:
-        return Seen("0" * 32, "default", request, (), None, NOON, (bundle,))
+        given = Assigned(None, request, request, Variant.CHAMPION, bundle, (), None, (bundle,))
+        return Seen("0" * 32, "default", NOON, given)
 
     shadows.offer(seen(b"{}"))
     shadows.offer(seen(request))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from cde_serving.app import routes_of
 from tests.serving.helpers import EVIDENCE, SCORE, Desk, Releases, releases_in
 from tests.support import NAME
 
@@ -226,3 +227,11 @@ class TestDocumentation:
 def test_an_unknown_path_is_not_found(desk: Desk, path: str) -> None:
     """404 in JSON."""
     assert 404 == desk.client.get(path).status_code
+
+
+def test_every_route_of_the_service_is_documented(desk: Desk) -> None:
+    """Nobody has to read the code to find a route."""
+    documented = set(desk.client.get("/openapi.json").json()["paths"])
+
+    served = {route.path for route in routes_of(desk.scorer) if route.path.startswith("/api/")}
+    assert served == {path for path in documented if path.startswith("/api/")}

@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from cde_serving.records.erasure import Eraser
+from cde_serving.records.record import DEFAULT_TENANT
 from cde_serving.records.replay import Replayer
 from cde_serving.records.schema import records
 from cde_serving.records.store import RecordStore
@@ -73,7 +74,7 @@ def test_a_record_that_is_not_what_was_decided_is_told(
     desk: Desk, decided: list[str], changed: dict[str, Any], told: str
 ) -> None:
     """Replaying is a check of the record, too."""
-    record = desk.scorer.log.get(decided[0])
+    record = desk.scorer.log.get(decided[0], DEFAULT_TENANT)
     assert record is not None
     features = {**record.payload.features, **changed.pop("features", {})}
     payload = record.payload.__replace__(**{"features": features, **changed})

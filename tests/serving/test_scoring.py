@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cde_serving.decision_log import LogBusyError, LogUnavailableError, Record
+from cde_serving.records.record import DEFAULT_TENANT
 from tests.serving.helpers import SCORE, Desk, Releases
 from tests.support import NAME
 
@@ -90,7 +91,7 @@ class TestAnswers:
         answered = desk.score()
         decision_id = answered.json()["decision_id"]
 
-        record = desk.scorer.log.get(decision_id)
+        record = desk.scorer.log.get(decision_id, DEFAULT_TENANT)
 
         assert record is not None
         assert answered.content == record.payload.answer
@@ -99,7 +100,7 @@ class TestAnswers:
     def test_the_record_is_enough_to_decide_again(self, desk: Desk) -> None:
         """The recorded request gives the recorded features and score, bit for bit."""
         decision_id = desk.score(annual_income=61234.56, note='a "quoted" note').json()["decision_id"]
-        record, bundle = desk.scorer.log.get(decision_id), desk.scorer.releases.serving
+        record, bundle = desk.scorer.log.get(decision_id, DEFAULT_TENANT), desk.scorer.releases.serving
         assert record is not None
         assert bundle is not None
 

@@ -70,6 +70,8 @@ PORTFOLIO = Portfolio(
         name="Example Marketplace Lending",
         address="100 Example Street, San Francisco, CA 94105, USA",
         contact="credit.decisions@lending.example",
+        supervisor="Federal Trade Commission, Equal Credit Opportunity, Washington, DC 20580",
+        bureau="Example Credit Bureau, 200 Example Avenue, Chicago, IL 60601, telephone 1-800-555-0100",
     ),
     inventory=Inventory(
         owner="Head of consumer credit, Example Marketplace Lending",

@@ -1,0 +1,56 @@
+"""`POST /api/v1/credit/score/batch`: up to 1,000 applications in, an answer or an error for each out."""
+
+import msgspec
+import structlog
+from starlette.requests import Request
+from starlette.responses import Response
+
+from cde_serving.access.admission import caller_of
+from cde_serving.access.routes import GuardedRoute
+from cde_serving.batch import BatchScorer
+from cde_serving.idempotency import is_key
+from cde_serving.limits import MAX_BATCH_BODY
+from cde_serving.routes.idempotency import BAD_KEY
+from cde_serving.routes.refusals import REFUSALS, refusal, told
+from cde_serving.routes.responses import is_json, json_response, read_body
+from cde_serving.routes.score import SCORE
+from cde_serving.scorer import Scorer
+
+log = structlog.get_logger()
+
+BATCH = SCORE + "/batch"
+
+
+class Batch:
+    """`POST .../score/batch`."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer = scorer
+        self._batches = BatchScorer(scorer)
+        self.routes = (GuardedRoute(BATCH, self._answer, needs="score", methods=["POST"]),)
+
+    async def _answer(self, request: Request) -> Response:
+        if not is_json(request.headers.get("content-type", "")):
+            return json_response(415, {"detail": "Send the applications as application/json"})
+        key = request.headers.get("idempotency-key")
+        if key is not None and not is_key(key):
+            return json_response(400, BAD_KEY)
+        announced = request.headers.get("content-length", "0").encode("latin-1")
+        body = await read_body(request.receive, announced, MAX_BATCH_BODY)
+        if body is None:
+            return json_response(413, {"detail": f"A batch has at most {MAX_BATCH_BODY} bytes"})
+        try:
+            results = await self._batches.score(body, idempotency_key=key, tenant=caller_of(request.scope).tenant)
+        except REFUSALS as error:
+            return refusal(error, self._scorer)
+        told_of = [self._told(index, result) for index, result in enumerate(results)]
+        return json_response(200, {"answered": sum(one["status"] == 200 for one in told_of), "results": told_of})
+
+    def _told(self, index: int, result: bytes | Exception) -> dict[str, object]:
+        if isinstance(result, bytes):
+            return {"index": index, "status": 200, "answer": msgspec.Raw(result)}
+        if not isinstance(result, REFUSALS):
+            log.error("an application of a batch failed", error=type(result).__name__)
+            return {"index": index, "status": 500, "detail": "Internal error"}
+        status, body, _ = told(result, self._scorer)
+        return {"index": index, "status": status, **body}

@@ -1,0 +1,244 @@
+"""`POST /api/v1/credit/score/batch`: an answer or an error for each, recorded as if each came alone."""
+
+import asyncio
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from cde_domain.portfolio import Enrichment
+from cde_serving import batch as batches
+from cde_serving.decision_log import LogUnavailableError
+from cde_serving.enrichment import Bureau, Enricher
+from cde_serving.experiments import Participant
+from cde_serving.kill_switch import turn
+from cde_serving.limits import MAX_BATCH_BODY
+from tests.serving.fake_bureau import running_bureau
+from tests.serving.helpers import EVIDENCE, SCORE, Desk, Releases, wait_for
+from tests.support import NAME
+
+BATCH = "/api/v1/credit/score/batch"
+JSON = {"content-type": "application/json"}
+VARIED = [
+    {"annual_income": 20_000.0 + 1_000 * step, "loan_amount": 9_000.0, "loan_purpose": purpose}
+    for step, purpose in enumerate(["car", "wedding", "other"] * 7)
+]
+
+
+def send(desk: Desk, applications: Any, **headers: str) -> httpx.Response:
+    return desk.client.post(BATCH, json={"applications": applications}, headers=headers)
+
+
+def applications(desk: Desk, changes: list[dict[str, Any]] = VARIED) -> list[dict[str, Any]]:
+    return [{**desk.example, **change, "customer_id": f"c-{place}"} for place, change in enumerate(changes)]
+
+
+def without_names(answer: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in answer.items() if name != "decision_id"}
+
+
+def test_a_batch_is_answered_like_its_applications_one_by_one(desk: Desk):
+    bodies = applications(desk)
+
+    answered = send(desk, bodies)
+
+    assert 200 == answered.status_code, answered.text
+    results = answered.json()["results"]
+    assert [(place, 200) for place in range(len(bodies))] == [(one["index"], one["status"]) for one in results]
+    alone = [desk.client.post(SCORE, json=body).json() for body in bodies]
+    assert [without_names(one) for one in alone] == [without_names(one["answer"]) for one in results]
+
+
+def test_every_answer_of_a_batch_is_recorded_byte_for_byte(desk: Desk):
+    answered = send(desk, applications(desk))
+
+    recorded = {record_id: record.payload.answer for record_id, record in desk.scorer.log.store.all() if record}
+    assert len(VARIED) == len(recorded)
+    for result in answered.json()["results"]:
+        answer = recorded[result["answer"]["decision_id"]]
+        assert answer in answered.content
+        assert desk.client.get(f"/api/v1/credit/decisions/{result['answer']['decision_id']}").content == answer
+
+
+def test_an_application_that_is_none_stops_no_other(desk: Desk):
+    good = applications(desk, VARIED[:3])
+    bad = [
+        {**good[0], "loan_purpose": "yacht"},
+        {**good[0], "annual_income": -1},
+        [],
+        {**good[0], "idempotency_key": "two words"},
+    ]
+
+    answered = send(desk, [good[0], *bad, good[1]]).json()
+
+    assert 2 == answered["answered"] == desk.scorer.log.count()
+    assert [200, 422, 422, 422, 400, 200] == [one["status"] for one in answered["results"]]
+    fields = [[problem["field"] for problem in one["detail"]] for one in answered["results"][1:4]]
+    assert [["loan_purpose"], ["annual_income"], ["body"]] == fields
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[]",
+        b"{}",
+        b'{"applications": {}}',
+        b'{"applications": []}',
+        b'{"applications": [{}], "more": 1}',
+        b"{",
+        b"\xff",
+    ],
+)
+def test_what_is_no_batch_is_refused_whole(desk: Desk, body: bytes):
+    refused = desk.client.post(BATCH, content=body, headers=JSON)
+
+    assert 422 == refused.status_code
+    assert ["applications"] == [problem["field"] for problem in refused.json()["detail"]]
+    assert 0 == desk.scorer.log.count()
+
+
+def test_a_batch_has_at_most_a_thousand_applications_and_eight_megabytes(desk: Desk):
+    assert 422 == send(desk, [{}] * 1001).status_code
+    assert [422] * 1000 == [one["status"] for one in send(desk, [{}] * 1000).json()["results"]]
+    too_large = desk.client.post(BATCH, content=b" " * (MAX_BATCH_BODY + 1), headers=JSON)
+    assert 413 == too_large.status_code
+    assert 415 == desk.client.post(BATCH, content=b"{}").status_code
+
+
+def test_a_field_given_twice_is_refused_in_a_batch_too(desk: Desk):
+    body = b'{"applications": [{"customer_id": "a", "customer_id": "b", "idempotency_key": "k"}]}'
+
+    (result,) = desk.client.post(BATCH, content=body, headers=JSON).json()["results"]
+
+    assert (422, ["duplicate_key"]) == (result["status"], [problem["type"] for problem in result["detail"]])
+
+
+def test_a_batch_that_is_sent_again_with_its_key_decides_only_what_was_not_decided(desk: Desk):
+    bodies = applications(desk, VARIED[:3])
+    key = {"Idempotency-Key": "monday"}
+    first = send(desk, bodies[:2], **key).json()["results"]
+
+    again = send(desk, bodies, **key).json()["results"]
+
+    assert first == again[:2]
+    assert 3 == desk.scorer.log.count()
+    changed = send(desk, [bodies[1], bodies[1], bodies[2]], **key).json()["results"]
+    assert [422, 200, 200] == [one["status"] for one in changed]
+
+
+def test_an_applications_own_key_is_that_of_a_single_request(desk: Desk):
+    (body,) = applications(desk, VARIED[:1])
+    alone = desk.client.post(SCORE, json=body, headers={"Idempotency-Key": "mine"}).json()
+
+    (result,) = send(desk, [{**body, "idempotency_key": "mine"}]).json()["results"]
+
+    assert alone == result["answer"]
+    assert 1 == desk.scorer.log.count()
+
+
+def test_a_record_that_cannot_be_written_fails_its_item_alone(desk: Desk, monkeypatch: pytest.MonkeyPatch):
+    record = desk.scorer.log.record
+
+    async def failing(one: Any) -> bytes:
+        if one.payload.customer_id == "c-1":
+            raise LogUnavailableError("the disk is full")
+        return await record(one)
+
+    monkeypatch.setattr(desk.scorer.log, "record", failing)
+
+    results = send(desk, applications(desk, VARIED[:3])).json()["results"]
+
+    assert [200, 503, 200] == [one["status"] for one in results]
+    assert "answer" not in results[1]
+
+
+def test_an_application_that_the_portfolios_code_fails_on_takes_no_other_with_it(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+):
+    engine = desk.scorer.releases.serving.engine  # type: ignore[union-attr]
+    decide_all = type(engine).decide_all
+
+    def failing(self: Any, given: list[Any], applied_at: Any) -> Any:
+        if any(one.customer_id == "c-1" for one in given):
+            raise ZeroDivisionError
+        return decide_all(self, given, applied_at)
+
+    monkeypatch.setattr(type(engine), "decide_all", failing)
+
+    results = send(desk, applications(desk, VARIED[:3])).json()["results"]
+
+    assert [200, 200, 200] == [one["status"] for one in results]
+    assert ("MANUAL_REVIEW", ["DECISION_FAILED"]) == (
+        results[1]["answer"]["decision"],
+        results[1]["answer"]["reason_codes"],
+    )
+    assert not {"DECISION_FAILED"} & {code for one in results[::2] for code in one["answer"]["reason_codes"]}
+
+
+def test_a_batch_is_stopped_as_single_applications_are(desk: Desk):
+    asyncio.run(turn(desk.scorer.log, NAME, "stop_auto", by="person:officer"))
+    wait_for(lambda: desk.scorer.switch.stopped, 2)
+
+    results = send(desk, applications(desk, VARIED)).json()["results"]
+
+    assert {"MANUAL_REVIEW"} == {one["answer"]["decision"] for one in results}
+    assert "AUTOMATIC_DECISIONS_STOPPED" in {code for one in results for code in one["answer"]["reason_codes"]}
+
+
+def test_a_customer_has_one_variant_in_a_batch_and_alone(desk: Desk, releases: Releases, bundles: tuple[Path, Path]):
+    challenger = releases.store.bundles / bundles[1].name
+    shutil.copytree(bundles[1], challenger)
+    part = Participant(bundle=challenger.name, evidence=EVIDENCE)
+    releases.store.experiments.start("autumn", portfolio=NAME, challenger=part, weight=0.5, by="test", key=releases.key)
+    plan = desk.scorer.plan
+    assert plan is not None
+    wait_for(lambda: plan.plan.weight == 0.5, 2)
+    asked = [{**desk.example, "customer_id": f"customer-{number}"} for number in range(40)]
+
+    alone = [desk.client.post(SCORE, json=one).json() for one in asked]
+    together = [one["answer"] for one in send(desk, asked).json()["results"]]
+
+    assert {"champion", "challenger"} == {one["variant"] for one in together}
+    for name in ("variant", "model_version", "score", "customer_id"):
+        assert [one[name] for one in alone] == [one[name] for one in together]
+
+
+def test_a_batch_asks_the_bureau_for_what_its_applications_leave_out(desk: Desk):
+    served = desk.scorer.releases.serving
+    assert served is not None
+    model = type(served.portfolio.application.model_validate_json(json.dumps(desk.example)).credit_history)
+    served.engine.portfolio = replace(served.portfolio, enrichment=Enrichment("credit_history", answer=model))
+    without = {name: value for name, value in desk.example.items() if name != "credit_history"}
+    with running_bureau() as bureau:
+        desk.scorer.enricher = Enricher(Bureau(bureau.url, 0.5))
+        (whole, fetched, wrong) = send(desk, [desk.example, without, {**without, "loan_amount": -1}]).json()["results"]
+
+    assert (200, 200, 422) == (whole["status"], fetched["status"], wrong["status"])
+    assert "APPROVED" == fetched["answer"]["decision"]
+    assert ["customer-1"] == [lookup["customer_id"] for lookup in bureau.lookups]
+
+
+def test_nothing_promoted_answers_no_batch(open_desk: Any, releases: Releases):
+    assert 503 == send(open_desk(releases), [{}]).status_code
+
+
+def test_single_requests_are_answered_while_a_large_batch_is(desk: Desk):
+    """No part of a batch holds the event loop for long."""
+
+    async def both() -> int:
+        body = {"applications": applications(desk, VARIED * 20)}
+        working = asyncio.create_task(desk.client.send("POST", BATCH, json=body))
+        turns = 0
+        while not working.done():
+            await asyncio.sleep(0.001)
+            turns += 1
+        assert 200 == (await working).status_code
+        return turns
+
+    turns = asyncio.run(both())
+
+    assert turns > len(VARIED) * 20 / batches.AT_ONCE
