@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from cde_domain.decisions.engine import DecidedBy
 from cde_domain.decisions.policy import Outcome
 from cde_domain.decisions.recourse import RecourseFinder
+from cde_domain.decisions.review import OVERRULING
 from cde_domain.lime_surrogate import SAMPLES, lime_surrogate
 from cde_domain.release import Bundle
 from cde_serving.answers import Answer, Explanation
@@ -130,6 +131,8 @@ class Explainer:
             return {"counterfactual": None, "unavailable": ("approved as it is",)}
         if answer.explanation.decided_by is DecidedBy.FALLBACK and answer.score is None:
             return {"counterfactual": None, "unavailable": ("the application could not be scored",)}
+        if set(answer.reason_codes) & set(OVERRULING):
+            return {"counterfactual": None, "unavailable": ("a person decides, whatever the application says",)}
         try:
             found = self._finder(bundle).find(application, answer.applied_at.date())
         except Exception as error:  # the search runs the portfolio's code on values nobody sent

@@ -9,6 +9,8 @@ from cde_domain.decisions.policy import Outcome
 # The application was decided without something that should have been fetched.
 ENRICHMENT_FAULTS = (Routing.ENRICHMENT_UNAVAILABLE, Routing.ENRICHMENT_INVALID)
 
+OVERRULING = (*ENRICHMENT_FAULTS, Routing.AUTOMATIC_DECISIONS_STOPPED)
+
 
 def reviewed(decision: Decision, *, fault: Routing | None = None, stopped: bool = False) -> Decision:
     """

@@ -1,15 +1,25 @@
 """`POST /api/v1/credit/score/batch`: an answer or an error for each, recorded as if each came alone."""
 
 import asyncio
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from cde_domain.portfolio import Enrichment
 from cde_serving import batch as batches
 from cde_serving.decision_log import LogUnavailableError
+from cde_serving.enrichment import Bureau, Enricher
+from cde_serving.experiments import Participant
+from cde_serving.kill_switch import turn
 from cde_serving.limits import MAX_BATCH_BODY
-from tests.serving.helpers import SCORE, Desk, Releases
+from tests.serving.fake_bureau import running_bureau
+from tests.serving.helpers import EVIDENCE, SCORE, Desk, Releases, wait_for
+from tests.support import NAME
 
 BATCH = "/api/v1/credit/score/batch"
 JSON = {"content-type": "application/json"}
@@ -150,18 +160,67 @@ def test_an_application_that_the_portfolios_code_fails_on_takes_no_other_with_it
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ):
     engine = desk.scorer.releases.serving.engine  # type: ignore[union-attr]
-    decide_all = type(engine).decide_all
+    decide, decide_all = type(engine).decide, type(engine).decide_all
 
-    def failing(self: Any, given: list[Any], applied_at: Any) -> Any:
-        if any(one.customer_id == "c-1" for one in given):
+    def failing(self: Any, given: Any, applied_at: Any) -> Any:
+        if any(one.customer_id == "c-1" for one in (given if isinstance(given, list) else [given])):
             raise ZeroDivisionError
-        return decide_all(self, given, applied_at)
+        return (decide_all if isinstance(given, list) else decide)(self, given, applied_at)
 
     monkeypatch.setattr(type(engine), "decide_all", failing)
+    monkeypatch.setattr(type(engine), "decide", failing)
 
     results = send(desk, applications(desk, VARIED[:3])).json()["results"]
 
-    assert [200, 500, 200] == [one["status"] for one in results]
+    assert [200, 200, 200] == [one["status"] for one in results]
+    assert ("MANUAL_REVIEW", ["DECISION_FAILED"]) == (
+        results[1]["answer"]["decision"],
+        results[1]["answer"]["reason_codes"],
+    )
+    assert not {"DECISION_FAILED"} & {code for one in results[::2] for code in one["answer"]["reason_codes"]}
+
+
+def test_a_batch_is_stopped_as_single_applications_are(desk: Desk):
+    asyncio.run(turn(desk.scorer.log, NAME, "stop_auto", by="person:officer"))
+    wait_for(lambda: desk.scorer.switch.stopped, 2)
+
+    results = send(desk, applications(desk, VARIED)).json()["results"]
+
+    assert {"MANUAL_REVIEW"} == {one["answer"]["decision"] for one in results}
+    assert "AUTOMATIC_DECISIONS_STOPPED" in {code for one in results for code in one["answer"]["reason_codes"]}
+
+
+def test_a_customer_has_one_variant_in_a_batch_and_alone(desk: Desk, releases: Releases, bundles: tuple[Path, Path]):
+    challenger = releases.store.bundles / bundles[1].name
+    shutil.copytree(bundles[1], challenger)
+    part = Participant(bundle=challenger.name, evidence=EVIDENCE)
+    releases.store.experiments.start("autumn", portfolio=NAME, challenger=part, weight=0.5, by="test", key=releases.key)
+    plan = desk.scorer.plan
+    assert plan is not None
+    wait_for(lambda: plan.plan.weight == 0.5, 2)
+    asked = [{**desk.example, "customer_id": f"customer-{number}"} for number in range(40)]
+
+    alone = [desk.client.post(SCORE, json=one).json() for one in asked]
+    together = [one["answer"] for one in send(desk, asked).json()["results"]]
+
+    assert {"champion", "challenger"} == {one["variant"] for one in together}
+    for name in ("variant", "model_version", "score", "customer_id"):
+        assert [one[name] for one in alone] == [one[name] for one in together]
+
+
+def test_a_batch_asks_the_bureau_for_what_its_applications_leave_out(desk: Desk):
+    served = desk.scorer.releases.serving
+    assert served is not None
+    model = type(served.portfolio.application.model_validate_json(json.dumps(desk.example)).credit_history)
+    served.engine.portfolio = replace(served.portfolio, enrichment=Enrichment("credit_history", answer=model))
+    without = {name: value for name, value in desk.example.items() if name != "credit_history"}
+    with running_bureau() as bureau:
+        desk.scorer.enricher = Enricher(Bureau(bureau.url, 0.5))
+        (whole, fetched, wrong) = send(desk, [desk.example, without, {**without, "loan_amount": -1}]).json()["results"]
+
+    assert (200, 200, 422) == (whole["status"], fetched["status"], wrong["status"])
+    assert "APPROVED" == fetched["answer"]["decision"]
+    assert ["customer-1"] == [lookup["customer_id"] for lookup in bureau.lookups]
 
 
 def test_nothing_promoted_answers_no_batch(open_desk: Any, releases: Releases):

@@ -56,8 +56,9 @@ HEADERS = {
 }
 FAULT = """
 from cde_domain.decisions.engine import DecisionEngine
+from cde_serving import scorer
 
-decide = DecisionEngine.decide
+decide, answer_to = DecisionEngine.decide, scorer.answer_to
 
 
 def decide_or_fail(engine, application, applied_at):
@@ -66,7 +67,13 @@ def decide_or_fail(engine, application, applied_at):
     return decide(engine, application, applied_at)
 
 
-DecisionEngine.decide = decide_or_fail
+def answer_or_fail(customer_id, decision_id, applied_at, decision, *given):
+    if "DECISION_FAILED" in decision.reason_codes:
+        raise RuntimeError(f"cannot answer {customer_id!r}")
+    return answer_to(customer_id, decision_id, applied_at, decision, *given)
+
+
+DecisionEngine.decide, scorer.answer_to = decide_or_fail, answer_or_fail
 """
 
 

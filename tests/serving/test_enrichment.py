@@ -17,7 +17,7 @@ from cde_serving.applications import InvalidApplicationError
 from cde_serving.breaker import Breaker
 from cde_serving.enrichment import Bureau, Enricher
 from cde_serving.intake import Intake
-from cde_serving.records.record import Record
+from cde_serving.records.record import DEFAULT_TENANT, Record
 from cde_serving.records.replay import Replayer
 from tests.serving.fake_bureau import FAULTS, REPORT, FakeBureau, running_bureau
 from tests.serving.helpers import NOON, Desk, free_port
@@ -55,6 +55,7 @@ class Enriched:
     desk: Desk
     url: str
     breaker: Callable[[], Breaker] = Breaker
+    seconds: float = 0.0  # that the answers took, without opening a client
 
     def ask(self, *requests: dict[str, Any], key: str | None = None) -> list[dict[str, Any]]:
         """The answers to requests, one after the other in one event loop, as in the service."""
@@ -62,12 +63,14 @@ class Enriched:
         async def send() -> list[dict[str, Any]]:
             enricher = Enricher(Bureau(self.url, DEADLINE, self.desk.scorer.metrics.bureau_asked, self.breaker()))
             self.desk.scorer.enricher = enricher
+            began = time.monotonic()
             try:
                 return [
                     json.loads(await self.desk.scorer.score(json.dumps(request).encode(), idempotency_key=key))
                     for request in requests
                 ]
             finally:
+                self.seconds = time.monotonic() - began
                 await enricher.bureau.close()
 
         return asyncio.run(send())
@@ -77,7 +80,7 @@ class Enriched:
         return {**{name: value for name, value in self.desk.example.items() if name != "credit_history"}, **changes}
 
     def record_of(self, answer: dict[str, Any]) -> Record:
-        record = self.desk.scorer.log.get(answer["decision_id"])
+        record = self.desk.scorer.log.get(answer["decision_id"], DEFAULT_TENANT)
         assert record is not None
         return record
 
@@ -124,11 +127,10 @@ def test_what_is_given_or_said_to_be_unknown_is_not_asked_for(enriched: Enriched
 def test_a_fault_of_the_bureau_ends_with_a_person_in_time(enriched: Enriched, bureau: FakeBureau, fault: str) -> None:
     """Never an approval, never later than the deadline, and the record replays as what it was."""
     bureau.fault = fault
-    began = time.monotonic()
 
     (answer,) = enriched.ask(enriched.without_history())
 
-    assert time.monotonic() - began < DEADLINE + 0.5
+    assert enriched.seconds < DEADLINE + 0.5
     assert ("MANUAL_REVIEW", EXPECTED[fault]) == (answer["decision"], answer["reason_codes"])
     assert "fallback" == answer["explanation"]["decided_by"]
     replayed = Replayer(enriched.desk.scorer.log.store, enriched.desk.scorer.releases.store.bundles).replay_all()

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from cde_domain.decisions.variants import assigned
 from cde_serving.experiments import ExperimentError, ExperimentLog, Participant
 from cde_serving.plan import PlanFollower
-from cde_serving.records.record import Payload
+from cde_serving.records.record import DEFAULT_TENANT, Payload
 from cde_serving.records.replay import Replayer
 from cde_serving.records.schema import records
 from cde_serving.records.store import RecordStore
@@ -245,7 +245,7 @@ class TestChallenger:
         answer = desk.score().json()
 
         assert desk.scorer.releases.serving is not first
-        record = desk.scorer.log.get(answer["decision_id"])
+        record = desk.scorer.log.get(answer["decision_id"], DEFAULT_TENANT)
         assert record is not None
         assert bundles[0].name[:12] == answer["model_version"]
         assert bundles[0].name == record.versions.bundle

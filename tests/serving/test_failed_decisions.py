@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cde_domain.release import Bundle
+from cde_serving.records.record import DEFAULT_TENANT
 from cde_serving.records.replay import Replayer
 from cde_serving.records.store import RecordStore
 from tests.serving.helpers import Desk
@@ -38,7 +39,7 @@ def test_an_exception_in_a_decision_sends_it_to_a_person(
     answer = desk.score()
 
     assert (200, "MANUAL_REVIEW", ["DECISION_FAILED"], None) == routed(answer)
-    record = desk.scorer.log.get(answer.json()["decision_id"])
+    record = desk.scorer.log.get(answer.json()["decision_id"], DEFAULT_TENANT)
     assert record is not None
     assert b'"annual_income":60000.0' in record.payload.request
     assert ({}, answer.content) == (record.payload.features, record.payload.answer)

@@ -11,6 +11,7 @@ import pytest
 import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
+from cde_serving import scorer
 from cde_serving.app import create_app
 from cde_serving.logs import JsonLines, configure_logging
 from cde_serving.observed import AccessLog
@@ -114,7 +115,7 @@ class TestLines:
         def fail(*_: object) -> None:
             raise RuntimeError("income 4711.25 of Jane-Doe")
 
-        monkeypatch.setattr(desk.scorer.releases.serving.engine, "decide", fail)
+        monkeypatch.setattr(scorer, "answer_to", fail)
         assert 500 == desk.score().status_code
 
         failed, request = lines()
