@@ -1,9 +1,13 @@
 """A name for each request, by which a caller finds the lines of the log that belong to it."""
 
+import itertools
 import os
 import re
 
 HEADER = b"x-request-id"
+
+# Unique in all processes, and no system call a request.
+_NEW = (f"{os.urandom(12).hex()}{number:08x}" for number in itertools.count())
 
 _SANE = re.compile(rb"[A-Za-z0-9._\-]{1,64}")
 
@@ -13,4 +17,4 @@ def request_id(headers: list[tuple[bytes, bytes]]) -> str:
     for name, value in headers:
         if name == HEADER and _SANE.fullmatch(value):
             return value.decode("ascii")
-    return os.urandom(16).hex()
+    return next(_NEW)

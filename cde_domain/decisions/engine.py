@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,10 @@ class DecisionEngine:
         self.policy = policy
         self._columns = columns_of(portfolio.application)
         self._baseline = np.array(model.reason_baseline)
+        self._texts = [
+            tuple((feature.reason_code(known=known), feature.reason_text(known=known)) for known in (False, True))
+            for feature in portfolio.features
+        ]
 
     def features(self, application: BaseModel, applied_at: date) -> Array:
         """The features of one application, float64 of shape (1, features)."""
@@ -116,14 +121,14 @@ class DecisionEngine:
 
     def _decision(self, score: float, contributions: Array, row: Array) -> Decision:
         values = self._named_values(row)
-        reasons = list(self._reasons(contributions, row))
+        reasons = list(islice(self._reasons(contributions, row), MAX_REASONS))
         decision, decided_by, codes, detail = self._answer(score, values, row, reasons)
         return Decision(
             decision=decision,
             score=score if 0.0 <= score <= 1.0 else None,
             decided_by=decided_by,
             reason_codes=codes,
-            risk_factors=tuple(text for _, text in reasons[:MAX_REASONS]),
+            risk_factors=tuple(text for _, text in reasons),
             base=self.model.base,
             contributions=dict(zip(self.model.feature_names, contributions.tolist(), strict=True)),
             features=values,
@@ -147,7 +152,7 @@ class DecisionEngine:
         if decision is Outcome.MANUAL_REVIEW:
             codes = (Routing.SCORE_BETWEEN_CUT_OFFS,)
         elif decision is Outcome.REJECTED:
-            codes = tuple(code for code, _ in reasons[:MAX_REASONS])
+            codes = tuple(code for code, _ in reasons)
             if not codes:  # nobody is rejected without being told why
                 return Outcome.MANUAL_REVIEW, DecidedBy.FALLBACK, (Routing.NO_SPECIFIC_REASON,), None
         return decision, DecidedBy.MODEL, codes, None
@@ -155,13 +160,13 @@ class DecisionEngine:
     def _reasons(self, contributions: Array, row: Array) -> Iterator[tuple[str, str]]:
         """Codes and texts of what speaks against the applicant, what separates them most from approval first."""
         shortfall = contributions - self._baseline
-        against = (shortfall < 0) & (contributions < 0)
-        if not against.any():  # below the baseline in sum, yet in nothing below the average applicant
-            against = shortfall < 0
-        for position in np.argsort(shortfall, kind="stable"):
+        against = ((shortfall < 0) & (contributions < 0)).tolist()
+        if not any(against):  # below the baseline in sum, yet in nothing below the average applicant
+            against = (shortfall < 0).tolist()
+        known = (row == row).tolist()
+        for position in np.argsort(shortfall, kind="stable").tolist():
             if against[position]:
-                feature, known = self.portfolio.features[position], bool(row[position] == row[position])
-                yield feature.reason_code(known=known), feature.reason_text(known=known)
+                yield self._texts[position][known[position]]
 
     def _named_values(self, row: Array) -> dict[str, float | str | None]:
         values: dict[str, float | str | None] = {}

@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from cde_serving.access.key_ring import KeyRing, KeysUnknownError
 from cde_serving.access.keys import SCOPES, ApiKey
 from cde_serving.access.rates import Rates
-from cde_serving.access.routes import Found, Guarded
+from cde_serving.access.routes import Found, Guarded, GuardedRoute
 from cde_serving.records.record import DEFAULT_TENANT
 from cde_serving.routes.responses import json_response
 
@@ -71,7 +71,12 @@ class Admission:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request that is not admitted; hand on one that is, with its caller."""
         refusal = await self._refusal(scope)
-        await (refusal or self._app)(scope, receive, send)
+        await (refusal or self._direct(scope) or self._app)(scope, receive, send)
+
+    def _direct(self, scope: Scope) -> ASGIApp | None:
+        """The endpoint of a route that is an app itself: it needs none of the layers that find and wrap functions."""
+        route = scope[ROUTE].route
+        return route.endpoint if isinstance(route, GuardedRoute) and route.is_app else None
 
     async def _refusal(self, scope: Scope) -> Response | None:
         found: Found = scope[ROUTE]

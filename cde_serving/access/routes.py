@@ -20,6 +20,7 @@ class GuardedRoute(Route):
     ) -> None:
         super().__init__(path, endpoint, methods=list(methods))
         self.needs = needs
+        self.is_app = self.app is endpoint
 
 
 class OpenMount(Mount):

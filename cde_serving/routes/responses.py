@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 from starlette.responses import Response
-from starlette.types import Receive
+from starlette.types import Receive, Send
 
 _JSON_TYPE = re.compile(r"application/(?:json|[\w.\-]+\+json)\s*(?:;.*)?", re.IGNORECASE | re.DOTALL)
 
@@ -44,3 +44,10 @@ def json_response(status: int, content: Any, headers: Mapping[str, str] | None =
 def raw_response(status: int, content: bytes, headers: Mapping[str, str] | None = None) -> Response:
     """An answer of bytes that are JSON already."""
     return Response(content, status, {"cache-control": "no-store", **(headers or {})}, media_type="application/json")
+
+
+async def send_decision(send: Send, answer: bytes) -> None:
+    """Send the answer that is sent most, without a `Response` made for it."""
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": answer})

@@ -11,7 +11,7 @@ from cde_serving.idempotency import is_key
 from cde_serving.limits import MAX_BODY
 from cde_serving.routes.idempotency import BAD_KEY
 from cde_serving.routes.refusals import REFUSALS, refusal
-from cde_serving.routes.responses import is_json, json_response, raw_response, read_body
+from cde_serving.routes.responses import is_json, json_response, read_body, send_decision
 from cde_serving.scorer import Scorer
 
 EXPLAINED = {kind.value: kind for kind in (Explain.FULL, Explain.COUNTERFACTUAL)}
@@ -28,10 +28,13 @@ class Score:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        response = await self._answer(scope, receive)
-        await response(scope, receive, send)
+        answer = await self._answer(scope, receive)
+        if isinstance(answer, bytes):
+            await send_decision(send, answer)
+        else:
+            await answer(scope, receive, send)
 
-    async def _answer(self, scope: Scope, receive: Receive) -> Response:
+    async def _answer(self, scope: Scope, receive: Receive) -> bytes | Response:
         headers = dict(scope["headers"])
         if not is_json(headers.get(b"content-type", b"").decode("latin-1")):
             return json_response(415, {"detail": "Send the application as application/json"})
@@ -45,12 +48,11 @@ class Score:
         if body is None:
             return json_response(413, {"detail": f"An application has at most {MAX_BODY} bytes"})
         try:
-            answer = await self._scorer.score(
+            return await self._scorer.score(
                 body, idempotency_key=key.decode() if key else None, tenant=caller_of(scope).tenant, explain=explain
             )
         except REFUSALS as error:
             return refusal(error, self._scorer)
-        return raw_response(200, answer)
 
 
 def _explain(query: bytes) -> Explain | None:
