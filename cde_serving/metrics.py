@@ -50,7 +50,7 @@ class Metrics:
         self._experiment_failures = self._counter("cde_experiment_failures", "Experiments that could not be run")
         self._shadows = self._counter("cde_shadow_decisions", "Shadow decisions", "fate")
         self._lookups = self._counter("cde_bureau_lookups", "Lookups at the bureau", "result")
-        self._codes: tuple[str, frozenset[str]] = ("", frozenset())
+        self._codes: dict[str, frozenset[str]] = {}  # champion and challenger take turns
         self._known: dict[tuple[Any, ...], Any] = {}
 
     def watch(self, log: "DecisionLog", releases: "ReleaseFollower") -> None:
@@ -123,9 +123,10 @@ class Metrics:
         return child
 
     def _catalogue(self, bundle: Bundle) -> frozenset[str]:
-        if self._codes[0] != bundle.digest:
-            self._codes = (bundle.digest, codes_of(bundle))
-        return self._codes[1]
+        codes = self._codes.get(bundle.digest)
+        if codes is None:
+            codes = self._codes[bundle.digest] = codes_of(bundle)
+        return codes
 
     def _counter(self, name: str, about: str, *labels: str) -> Counter:
         return Counter(name, about, labels, registry=self._registry)
