@@ -6,8 +6,9 @@ import re
 
 HEADER = b"x-request-id"
 
-# Unique in all processes, and no system call a request.
-_NEW = (f"{os.urandom(12).hex()}{number:08x}" for number in itertools.count())
+# Unique in all processes, without a system call a request.
+_PROCESS = os.urandom(12).hex()
+_NEW = (f"{_PROCESS}{number:08x}" for number in itertools.count())
 
 _SANE = re.compile(rb"[A-Za-z0-9._\-]{1,64}")
 

@@ -154,7 +154,8 @@ def _margins(matrix, ranking, bias, root, node_key, node_rank, left, right, leaf
     return margins
 
 
-@njit(cache=True, nogil=True)
+# It keeps the interpreter's lock: one row takes less time than it takes to get the lock back from another thread.
+@njit(cache=True)
 def _explain(  # type: ignore[no-untyped-def]
     matrix,
     ranking,

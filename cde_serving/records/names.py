@@ -1,7 +1,8 @@
 """How records and moments are written."""
 
-import os
 from datetime import UTC, datetime
+
+from cde_serving.records.randomness import random_bytes
 
 
 def iso(moment: datetime) -> str:
@@ -16,6 +17,6 @@ def record_id_at(moment: datetime) -> str:
     It begins with the time, so that the database's index grows at its end; random ones would rewrite it all over.
     """
     milliseconds = int(moment.timestamp() * 1000)
-    bits = int.from_bytes(os.urandom(10))
+    bits = int.from_bytes(random_bytes(10))
     number = milliseconds << 80 | bits & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62
     return f"{number:032x}"

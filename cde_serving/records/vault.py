@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from cde_serving.records.randomness import random_bytes
 from cde_serving.signing import write_once
 
 KEY_BYTES = 32
@@ -81,7 +82,7 @@ class MasterKey:
 
     def wrap(self, key: bytes, customer: str, number: int) -> bytes:
         """A customer's key, encrypted and bound to its place."""
-        nonce = os.urandom(NONCE_BYTES)
+        nonce = random_bytes(NONCE_BYTES)
         return nonce + self._wrap.encrypt(nonce, key, f"{customer}/{number}".encode())
 
     def unwrap(self, wrapped: bytes, customer: str, number: int) -> bytes:
@@ -107,12 +108,12 @@ class CustomerKey:
 
 def new_key() -> bytes:
     """A key for a customer."""
-    return os.urandom(KEY_BYTES)
+    return random_bytes(KEY_BYTES)
 
 
 def seal(key: bytes, content: bytes, record_id: str) -> bytes:
     """A payload under a customer's key (AES-256-GCM), bound to its record: nonce, ciphertext, tag."""
-    nonce = os.urandom(NONCE_BYTES)
+    nonce = random_bytes(NONCE_BYTES)
     return nonce + AESGCM(key).encrypt(nonce, content, record_id.encode())
 
 
