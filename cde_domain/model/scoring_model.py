@@ -16,7 +16,7 @@ from cde_domain.model.compiled import CompiledTrees
 Array = NDArray[np.float64]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def _calibrate(margins: Array, slope: float, intercept: float) -> Array:
     # One compiled loop for one row and for many: NumPy's and libm's exp differ in the last bit of 5 % of doubles.
     scores = np.empty(len(margins))
