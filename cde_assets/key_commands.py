@@ -19,6 +19,8 @@ from cde_serving.settings import Settings
 
 DEMO_LIFETIME = timedelta(minutes=10)
 
+LINE = 200  # columns that a key may take
+
 
 def create(
     settings: Settings, *, tenant: str, scopes: Sequence[str], rate: str | None, name: str | None, days: int | None
@@ -66,16 +68,17 @@ def list_all(settings: Settings) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"API keys of {settings.portfolio_name()}", title_justify="left")
+    table = Table(title=f"API keys of {settings.portfolio_name()}", title_justify="left", box=None)
     for heading in ("id", "tenant", "scopes", "rate", "name", "created", "ends with", "state"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, no_wrap=True)
     for key in _known(settings):
         created = f"{key.created_at[:16].replace('T', ' ')} by {key.created_by}"
         table.add_row(
             key.key_id, key.tenant, key.granted, key.rate or "default", key.name or "", created, f"…{key.last_digits}",
             _state(key),
         )  # fmt: skip
-    Console(soft_wrap=not table.rows).print(
+    # A row stays a line, for grep and for narrow windows.
+    Console(soft_wrap=True, width=LINE).print(
         table if table.rows else f"There are no API keys. {how_to_create(settings)}"
     )
     return 0

@@ -84,7 +84,6 @@ def openapi_document(bundle: Bundle | None, routes: Sequence[Guarded]) -> dict[s
             "description": bundle.portfolio.description if bundle else "Nothing is promoted yet.",
         },
         "paths": {
-            **follow_up_paths(_key(required=False), example_of(bundle)),
             "/api/v1/credit/score": {
                 "post": {
                     "operationId": "score",
@@ -149,6 +148,7 @@ def openapi_document(bundle: Bundle | None, routes: Sequence[Guarded]) -> dict[s
                     },
                 }
             },
+            **follow_up_paths(_key(required=False), example_of(bundle)),
             "/health": _probe("health", "Is the process alive?", {"200": "It is"}),
             "/ready": _probe(
                 "ready",
