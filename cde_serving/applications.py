@@ -12,6 +12,7 @@ import msgspec
 from pydantic import BaseModel, ValidationError
 
 MOST_PROBLEMS = 50
+MOST_LISTED = 5000  # pydantic lists all or none, and 20,000 take longer than the rest of the request
 LONGEST_NAME = 200
 DEEPEST = 64  # objects and lists within each other; a body with no more of them in all need not be walked
 
@@ -82,6 +83,8 @@ def canonical(body: bytes) -> bytes:
 
 
 def _problems(error: ValidationError) -> list[Problem]:
+    if error.error_count() > MOST_LISTED:
+        return [Problem("body", f"Body has {error.error_count()} problems, too many to tell", "too_many_problems")]
     problems = error.errors(include_url=False, include_context=False, include_input=False)
     return [Problem(_name(problem["loc"]), _message(problem), problem["type"]) for problem in problems[:MOST_PROBLEMS]]
 

@@ -105,6 +105,13 @@ def test_many_names_cost_no_more_than_reading_them(desk: Desk) -> None:
     assert time.process_time() - started < 0.2
 
 
+def test_very_many_problems_are_only_counted(desk: Desk) -> None:
+    """Listing them would hold up everybody else."""
+    refused = desk.score(**{f"{number:x}": 1 for number in range(6000)})
+
+    assert ["too_many_problems"] == [problem["type"] for problem in refused.json()["detail"]]
+
+
 def test_every_application_of_a_batch_gives_others_their_turn(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long one of them takes to be read, nobody waits for two."""
     taken: list[int] = []
