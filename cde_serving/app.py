@@ -5,13 +5,13 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from cde_serving.access.admission import Admission
 from cde_serving.access.routes import Guarded, GuardedRoute, RouteTable
-from cde_serving.observed import INTERNAL_ERROR, AccessLog, Observed
+from cde_serving.observed import CLIENT_GONE, INTERNAL_ERROR, AccessLog, Observed
 from cde_serving.routes.batch import Batch
 from cde_serving.routes.decisions import Decisions
 from cde_serving.routes.docs import Docs
@@ -33,7 +33,11 @@ def create_app(scorer: Scorer, access_log: AccessLog = "problems") -> ASGIApp:
     """
     routes = routes_of(scorer)
     table = RouteTable([*routes, *Docs(scorer, routes).routes])
-    handlers: Mapping[Any, Any] = {HTTPException: _http_error, Exception: _internal_error}
+    handlers: Mapping[Any, Any] = {
+        HTTPException: _http_error,
+        ClientDisconnect: _client_gone,
+        Exception: _internal_error,
+    }
     app = Starlette(routes=table.routes, exception_handlers=handlers)
     app.router.redirect_slashes = False  # the address to go to would be built from the sender's Host header
     return Observed(Admission(app, scorer.keys, scorer.rates), table, scorer.metrics, access_log)
@@ -55,6 +59,10 @@ def routes_of(scorer: Scorer) -> list[Guarded]:
 async def _http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return json_response(error.status_code, {"detail": error.detail}, error.headers)
+
+
+async def _client_gone(_: Request, __: Exception) -> Response:
+    return Response(status_code=CLIENT_GONE)  # for the log: nobody is left to read it
 
 
 async def _internal_error(_: Request, __: Exception) -> Response:

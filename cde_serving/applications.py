@@ -4,12 +4,15 @@ import json
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import msgspec
 from pydantic import BaseModel, ValidationError
 
 MOST_PROBLEMS = 50
+MOST_LISTED = 5000  # pydantic lists all or none, and 20,000 take longer than the rest of the request
 LONGEST_NAME = 200
 DEEPEST = 64  # objects and lists within each other; a body with no more of them in all need not be walked
 
@@ -20,6 +23,8 @@ _FORBIDDEN = re.compile("[\u0000\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _SUSPICIOUS = re.compile(
     rb"\\u(?:0000|061[cC]|200[eEfF]|202[a-eA-E]|206[6-9])|\xd8\x9c|\xe2\x80[\x8e\x8f\xaa-\xae]|\xe2\x81[\xa6-\xa9]"
 )
+# A number of 5,000 digits is JSON, and no reason to leave the rest of a body unread.
+_read = partial(json.loads, parse_int=str)
 _PLAIN_NAME = re.compile(r"[\w.\- ]*", re.ASCII)
 
 
@@ -57,24 +62,29 @@ def parse_application(model: type[BaseModel], body: bytes) -> tuple[Any, bytes]:
     except ValidationError as error:
         refuse_duplicate_keys(body)
         raise InvalidApplicationError(_problems(error)) from None
-    request = application.model_dump_json(exclude_unset=True).encode()
-    # A field given twice leaves a colon that the request does not have. Nothing that is written without escapes has
-    # fewer colons in the body than in the request, so equal numbers prove that no field is; parsing again costs more
-    # than a validation.
-    if b"\\" in body or body.count(b":") != request.count(b":"):
-        refuse_duplicate_keys(body)
-    return application, request
+    if not _surely_unique(body):
+        try:
+            _read(body, object_pairs_hook=unique_keys)
+        except InvalidApplicationError:
+            raise
+        except (ValueError, RecursionError):  # what two readers disagree on is not decided
+            raise InvalidApplicationError([Problem("body", "JSON cannot be read", "json_invalid")]) from None
+    return application, application.model_dump_json(exclude_unset=True).encode()
 
 
 def canonical(body: bytes) -> bytes:
-    """A JSON body without the freedom of spaces and order; another body as it is."""
+    """A JSON body without the freedom of spaces and order; another body, or one with a duplicate key, as it is."""
     try:
+        if not _surely_unique(body):
+            _read(body, object_pairs_hook=unique_keys)
         return msgspec.json.encode(msgspec.json.decode(body), order="sorted")
     except (ValueError, RecursionError):
         return body
 
 
 def _problems(error: ValidationError) -> list[Problem]:
+    if error.error_count() > MOST_LISTED:
+        return [Problem("body", f"Body has {error.error_count()} problems, too many to tell", "too_many_problems")]
     problems = error.errors(include_url=False, include_context=False, include_input=False)
     return [Problem(_name(problem["loc"]), _message(problem), problem["type"]) for problem in problems[:MOST_PROBLEMS]]
 
@@ -97,18 +107,41 @@ def refuse_duplicate_keys(body: bytes) -> None:
     Raises:
         InvalidApplicationError: a field is given twice.
     """
+    if _surely_unique(body):
+        return
     try:
-        json.loads(body, object_pairs_hook=unique_keys)
+        _read(body, object_pairs_hook=unique_keys)
     except InvalidApplicationError:
         raise
     except (ValueError, RecursionError):
         pass  # the model says better what is wrong
 
 
+def _surely_unique(body: bytes) -> bool:
+    """
+    Whether a JSON body has as many fields as colons, so that no field is given twice.
+
+    Each field that is written has a colon, and each that is given twice is read once: read <= written <= colons. A text
+    with a colon, too, makes the numbers differ; then parsing again, at the price of a validation, must tell.
+    """
+    try:
+        return _fields(msgspec.json.decode(body)) == body.count(b":")
+    except (ValueError, RecursionError):
+        return False
+
+
+def _fields(value: Any) -> int:
+    count = len(value) if type(value) is dict else 0
+    for item in _items(value):
+        if type(item) is dict or type(item) is list:
+            count += _fields(item)
+    return count
+
+
 def _refuse_depth(body: bytes) -> None:
     """A list within a list a thousand times over costs a reader more than it costs the sender."""
     try:
-        level = [json.loads(body)]
+        level = [_read(body)]
         for _ in range(DEEPEST):
             level = [item for outer in level for item in _items(outer)]
             if not level:
@@ -132,31 +165,35 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The object of `json.loads`, if no field is given twice."""
     record = dict(pairs)
     if len(record) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InvalidApplicationError([Problem(_name((twice,)), "Field is given twice", "duplicate_key")])
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise InvalidApplicationError([Problem(_name((name,)), "Field is given twice", "duplicate_key")])
+            seen.add(name)
     return record
 
 
 def _refuse_forbidden_characters(body: bytes) -> None:
     try:
-        content = json.loads(body)
+        content = _read(body)
     except (ValueError, RecursionError):
         return  # the model says better what is wrong
-    places = [place for place, text in _texts(content, ()) if _FORBIDDEN.search(text)]
-    if places:
+    found = (place for place, text in _texts(content) if _FORBIDDEN.search(text))
+    if places := list(islice(found, MOST_PROBLEMS)):
         raise InvalidApplicationError(
             [Problem(_name(place), "Text holds a control character", "forbidden_character") for place in places]
         )
 
 
-def _texts(value: Any, place: tuple[int | str, ...]) -> Iterator[tuple[tuple[int | str, ...], str]]:
-    if isinstance(value, str):
-        yield place, value
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            yield (*place, name), name
-            yield from _texts(item, (*place, name))
-    elif isinstance(value, list):
-        for position, item in enumerate(value):
-            yield from _texts(item, (*place, position))
+def _texts(content: Any) -> Iterator[tuple[tuple[int | str, ...], str]]:
+    """Every text with its place, names of fields among them."""
+    waiting: list[tuple[tuple[int | str, ...], Any]] = [((), content)]
+    while waiting:
+        place, value = waiting.pop()
+        if isinstance(value, str):
+            yield place, value
+        elif isinstance(value, dict):
+            yield from (((*place, name), name) for name in value)
+            waiting += [((*place, name), item) for name, item in reversed(value.items())]
+        elif isinstance(value, list):
+            waiting += [((*place, position), item) for position, item in reversed(list(enumerate(value)))]

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,11 +21,15 @@ from cde_serving.records.record import DEFAULT_TENANT
 from cde_serving.scorer import Chosen, KeyedRequest, Scorer
 
 MOST_BATCHES = 8
-AT_ONCE = 16  # applications that are parsed, or decided, before other requests have their turn
+AT_ONCE = 16  # applications that wait for the bureau together, or are decided before other requests have their turn
 RECORDED_AT_ONCE = 32  # a single request may wait for one such commit before its own
 KEY = "idempotency_key"
 
 T = TypeVar("T")
+
+_BEFORE = re.compile(rb'\s*+\{\s*+"[^"]*+"\s*+:\s*+\[')
+_BETWEEN = re.compile(rb"[\s,]*+")
+_AFTER = re.compile(rb"\s*+\]\s*+\}\s*+")
 
 
 @dataclass(slots=True)
@@ -80,9 +85,10 @@ class BatchScorer:
         for first, part in _parts(items, AT_ONCE):
             # No header holds a NUL, so that no client's own key is the key of an item.
             keys = [None if key is None else f"{key}\0{place}" for place in range(first, first + len(part))]
-            taken = (self._take_in(item, champion, own, tenant) for item, own in zip(part, keys, strict=True))
-            await asyncio.gather(*taken)
-            await asyncio.sleep(0)
+            async with asyncio.TaskGroup() as taken:
+                for item, own in zip(part, keys, strict=True):
+                    taken.create_task(self._take_in(item, champion, own, tenant))
+                    await asyncio.sleep(0)  # an item at a time: one that is refused may take milliseconds
         decided: list[tuple[_Item, Chosen, Decision]] = []
         for _, part in _parts([item for item in items if item.chosen is not None], AT_ONCE):
             decided += self._decided(part, applied_at)
@@ -155,7 +161,24 @@ def _applications(body: bytes) -> list[bytes]:
         raise _refused("Body is no JSON object with a list of `applications` and nothing else", "batch") from None
     if not 1 <= len(batch.applications) <= MOST_APPLICATIONS:
         raise _refused(f"A batch has 1 to {MOST_APPLICATIONS} applications", "batch_length")
-    return [bytes(application) for application in batch.applications]
+    applications = [bytes(application) for application in batch.applications]
+    if not _is_all(body, applications):
+        raise InvalidApplicationError([Problem("applications", "Field is given twice", "duplicate_key")])
+    return applications
+
+
+def _is_all(body: bytes, applications: Sequence[bytes]) -> bool:
+    """Whether a batch holds these applications and no more: of lists that are given twice msgspec takes the last."""
+    opening = _BEFORE.match(body)
+    if opening is None:
+        return False
+    end = opening.end()
+    for application in applications:
+        start = _BETWEEN.match(body, end).end()  # type: ignore[union-attr]  # it matches nothing, too
+        if not body.startswith(application, start):
+            return False
+        end = start + len(application)
+    return _AFTER.fullmatch(body, end) is not None
 
 
 def _refused(message: str, kind: str) -> InvalidApplicationError:

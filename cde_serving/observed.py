@@ -4,6 +4,7 @@ import time
 from typing import Literal
 
 import structlog
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, reset_contextvars
 
@@ -46,7 +47,7 @@ class Observed:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self._other(scope, receive, send)
             return
         started = time.perf_counter()
         found = scope[ROUTE] = self._table.find(scope)  # now: a mounted app changes the scope
@@ -63,6 +64,8 @@ class Observed:
 
         try:
             await self._app(scope, receive, observed_send)
+        except ClientDisconnect:  # nobody is left to be answered
+            pass
         except Exception as error:
             log.error("request failed", error=type(error).__name__, at=places(error.__traceback__))
             if not status:  # it happened before the layer that answers 500
@@ -76,6 +79,14 @@ class Observed:
             if status >= self._failed or seconds > self._slow:
                 _write_line(found.pattern, method_of(scope), status, seconds)
             reset_contextvars(**bound)
+
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand on the start and end of the app; a WebSocket is refused with 403 before it opens."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await receive()  # the wish to open it
+            await send({"type": "websocket.close", "code": 1000})
 
 
 def method_of(scope: Scope) -> str:

@@ -99,7 +99,7 @@ def openapi_document(bundle: Bundle | None, routes: Sequence[Guarded]) -> dict[s
                         "409": _response("A request with this Idempotency-Key is being answered", _named("Failure")),
                         "410": _response("The decision under this Idempotency-Key was erased", _named("Failure")),
                         "413": _response(f"The body has more than {MAX_BODY} bytes", _named("Failure")),
-                        "415": _response("The body is not application/json", _named("Failure")),
+                        "415": _response("The body is not application/json, or compressed", _named("Failure")),
                         "422": _response(
                             "The body is no application, or its key was used for another; nothing was recorded",
                             _named("Problems"),

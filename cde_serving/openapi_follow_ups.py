@@ -53,7 +53,7 @@ _FAILED = {
     "409": "A request with this Idempotency-Key is being answered",
     "410": "The customer's data was erased",
     "413": "The body is too large",
-    "415": "The body is not application/json",
+    "415": "The body is not application/json, or compressed",
     "422": "The body cannot be used, or its key was used for another; nothing was recorded",
     "503": "It could not be recorded, or nothing is promoted yet",
 }

@@ -8,17 +8,23 @@ from starlette.responses import Response
 from cde_serving.access.admission import caller_of
 from cde_serving.access.routes import GuardedRoute
 from cde_serving.batch import BatchScorer
-from cde_serving.idempotency import is_key
+from cde_serving.idempotency import BadKeyError
 from cde_serving.limits import MAX_BATCH_BODY
-from cde_serving.routes.idempotency import BAD_KEY
+from cde_serving.routes.idempotency import BAD_KEY, idempotency_key
 from cde_serving.routes.refusals import REFUSALS, refusal, told
-from cde_serving.routes.responses import is_json, json_response, read_body
+from cde_serving.routes.responses import json_response, read_body, refused_media
 from cde_serving.routes.score import SCORE
 from cde_serving.scorer import Scorer
 
 log = structlog.get_logger()
 
 BATCH = SCORE + "/batch"
+
+NOT_EXPLAINED = {
+    "field": "explain",
+    "message": "Applications of a batch are not explained: ask for the explanation of each decision",
+    "type": "extra_forbidden",
+}
 
 
 class Batch:
@@ -30,11 +36,14 @@ class Batch:
         self.routes = (GuardedRoute(BATCH, self._answer, needs="score", methods=["POST"]),)
 
     async def _answer(self, request: Request) -> Response:
-        if not is_json(request.headers.get("content-type", "")):
-            return json_response(415, {"detail": "Send the applications as application/json"})
-        key = request.headers.get("idempotency-key")
-        if key is not None and not is_key(key):
+        if refused := refused_media(request.scope["headers"], "applications"):
+            return refused
+        try:
+            key = idempotency_key(request.scope)
+        except BadKeyError:
             return json_response(400, BAD_KEY)
+        if "explain" in request.query_params:
+            return json_response(422, {"detail": [NOT_EXPLAINED]})
         announced = request.headers.get("content-length", "0").encode("latin-1")
         body = await read_body(request.receive, announced, MAX_BATCH_BODY)
         if body is None:

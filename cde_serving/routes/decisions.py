@@ -11,8 +11,8 @@ from starlette.responses import Response
 from cde_serving.access.admission import caller_of
 from cde_serving.access.routes import GuardedRoute
 from cde_serving.decision_log import ErasedError, KeyInProgressError, Record
-from cde_serving.idempotency import is_key
-from cde_serving.routes.idempotency import BAD_KEY, no_answer
+from cde_serving.idempotency import BadKeyError
+from cde_serving.routes.idempotency import BAD_KEY, idempotency_key, no_answer
 from cde_serving.routes.responses import json_response, raw_response
 from cde_serving.scorer import Scorer
 
@@ -47,8 +47,11 @@ class Decisions:
         return await self._recorded(self._scorer.log.get, decision_id, caller_of(request.scope).tenant)
 
     async def _by_key(self, request: Request) -> Response:
-        key = request.headers.get("idempotency-key", "")
-        if not is_key(key):
+        try:
+            key = idempotency_key(request.scope)
+        except BadKeyError:
+            key = None
+        if key is None:
             return json_response(400, BAD_KEY)
         return await self._recorded(self._scorer.log.find, key, caller_of(request.scope).tenant)
 

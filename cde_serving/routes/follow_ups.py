@@ -10,12 +10,12 @@ from cde_serving.access.admission import caller_of
 from cde_serving.access.routes import GuardedRoute
 from cde_serving.decision_log import ErasedError
 from cde_serving.follow_ups import FollowUps, history
-from cde_serving.idempotency import is_key
+from cde_serving.idempotency import BadKeyError
 from cde_serving.limits import MAX_BODY
 from cde_serving.routes.decisions import DECISION, NO_DECISION, is_decision_id
-from cde_serving.routes.idempotency import BAD_KEY, no_answer
+from cde_serving.routes.idempotency import BAD_KEY, idempotency_key, no_answer
 from cde_serving.routes.refusals import REFUSALS, refusal
-from cde_serving.routes.responses import is_json, json_response, raw_response, read_body
+from cde_serving.routes.responses import json_response, raw_response, read_body, refused_media
 from cde_serving.scorer import Scorer
 
 REVIEW = DECISION + "/review"
@@ -44,10 +44,11 @@ class FollowUpRoutes:
         return await self._taken_in(request, self._follow_ups.outcome)
 
     async def _taken_in(self, request: Request, take_in: Taken) -> Response:
-        if not is_json(request.headers.get("content-type", "")):
-            return json_response(415, {"detail": "Send the body as application/json"})
-        key = request.headers.get("idempotency-key")
-        if key is not None and not is_key(key):
+        if refused := refused_media(request.scope["headers"], "body"):
+            return refused
+        try:
+            key = idempotency_key(request.scope)
+        except BadKeyError:
             return json_response(400, BAD_KEY)
         announced = request.headers.get("content-length", "0").encode("latin-1")
         body = await read_body(request.receive, announced, MAX_BODY)

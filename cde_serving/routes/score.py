@@ -7,11 +7,11 @@ from starlette.types import Receive, Scope, Send
 
 from cde_serving.access.admission import caller_of
 from cde_serving.explanations import Explain
-from cde_serving.idempotency import is_key
+from cde_serving.idempotency import BadKeyError
 from cde_serving.limits import MAX_BODY
-from cde_serving.routes.idempotency import BAD_KEY
+from cde_serving.routes.idempotency import BAD_KEY, idempotency_key
 from cde_serving.routes.refusals import REFUSALS, refusal
-from cde_serving.routes.responses import is_json, json_response, read_body, send_decision
+from cde_serving.routes.responses import json_response, read_body, refused_media, send_decision
 from cde_serving.scorer import Scorer
 
 EXPLAINED = {kind.value: kind for kind in (Explain.FULL, Explain.COUNTERFACTUAL)}
@@ -35,22 +35,21 @@ class Score:
             await answer(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive) -> bytes | Response:
-        headers = dict(scope["headers"])
-        if not is_json(headers.get(b"content-type", b"").decode("latin-1")):
-            return json_response(415, {"detail": "Send the application as application/json"})
-        key = headers.get(b"idempotency-key")
-        if key is not None and not is_key(key.decode("latin-1")):
+        headers = scope["headers"]
+        if refused := refused_media(headers, "application"):
+            return refused
+        try:
+            key = idempotency_key(scope)
+        except BadKeyError:
             return json_response(400, BAD_KEY)
         explain = _explain(scope["query_string"]) if scope["query_string"] else Explain.PLAIN
         if explain is None:
             return json_response(422, {"detail": [BAD_EXPLAIN]})
-        body = await read_body(receive, headers.get(b"content-length", b"0"), MAX_BODY)
+        body = await read_body(receive, dict(headers).get(b"content-length", b"0"), MAX_BODY)
         if body is None:
             return json_response(413, {"detail": f"An application has at most {MAX_BODY} bytes"})
         try:
-            return await self._scorer.score(
-                body, idempotency_key=key.decode() if key else None, tenant=caller_of(scope).tenant, explain=explain
-            )
+            return await self._scorer.score(body, idempotency_key=key, tenant=caller_of(scope).tenant, explain=explain)
         except REFUSALS as error:
             return refusal(error, self._scorer)
 
