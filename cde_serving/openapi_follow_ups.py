@@ -126,7 +126,7 @@ def _batch(key: Mapping[str, Any], example: Any) -> dict[str, Any]:
         "summary": f"Decide up to {MOST_APPLICATIONS} applications",
         "description": (
             "Each is decided and recorded as if it came alone. The key in the header stands for each application by "
-            "its place; an application may bring an `idempotency_key` of its own."
+            "its place; an application may bring an `idempotency_key` of its own. Each counts against the key's rate."
         ),
         "parameters": [key],
         "requestBody": {"required": True, "content": {"application/json": body}},
