@@ -3,7 +3,8 @@
 import asyncio
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
@@ -14,13 +15,14 @@ from cde_domain.decisions.engine import Decision
 from cde_domain.release import Bundle
 from cde_serving.applications import InvalidApplicationError, Problem, unique_keys
 from cde_serving.deciding import decide_all
-from cde_serving.decision_log import LogBusyError
+from cde_serving.decision_log import KeyReusedError, LogBusyError
 from cde_serving.idempotency import BadKeyError, is_key
 from cde_serving.limits import MAX_BODY, MOST_APPLICATIONS
 from cde_serving.records.record import DEFAULT_TENANT
 from cde_serving.scorer import Chosen, KeyedRequest, Scorer
 
 MOST_BATCHES = 8
+MOST_OF_A_TENANT = 2  # so that one that sends many leaves room for others
 AT_ONCE = 16  # applications that wait for the bureau together, or are decided before other requests have their turn
 RECORDED_AT_ONCE = 32  # a single request may wait for one such commit before its own
 KEY = "idempotency_key"
@@ -34,12 +36,14 @@ _AFTER = re.compile(rb"\s*+\]\s*+\}\s*+")
 
 @dataclass(slots=True)
 class _Item:
-    """One application on its way: `result` is its answer, or why it has none."""
+    """One application on its way: `result` is its answer, or why it has none; `first` is the same request before it."""
 
     body: bytes
+    key: str | None = None
     request: KeyedRequest | None = None
     chosen: Chosen | None = None
     result: bytes | Exception | None = None
+    first: "_Item | None" = None
 
 
 class BatchScorer:
@@ -53,42 +57,57 @@ class BatchScorer:
     def __init__(self, scorer: Scorer) -> None:
         self._scorer = scorer
         self._turn = asyncio.Lock()
-        self._batches = 0
+        self._waiting: Counter[str] = Counter()
 
     async def score(
-        self, body: bytes, *, idempotency_key: str | None = None, tenant: str = DEFAULT_TENANT
+        self,
+        body: bytes,
+        *,
+        idempotency_key: str | None = None,
+        tenant: str = DEFAULT_TENANT,
+        admit: Callable[[int], None] = lambda count: None,
     ) -> list[bytes | Exception]:
         """
         The recorded answer of each application in order, or the exception that `Scorer.score` would raise for it.
 
         An item may have an `idempotency_key` of its own. Without, a key of the whole batch stands for the item by its
-        place, so that a batch that is sent again gets the same answers and decides what was not decided.
+        place, so that a batch that is sent again gets the same answers and decides what was not decided. A key given
+        twice in a batch is one request sent twice. `admit` is told how many applications there are, and raises what it
+        likes before any is worked on.
 
         Raises:
             InvalidApplicationError: the body is no batch; nothing was recorded.
             NothingPromotedError: no bundle is served yet.
-            LogBusyError: too many batches wait.
+            LogBusyError: too many batches wait, or too many of the tenant.
         """
-        if self._batches >= MOST_BATCHES:
-            raise LogBusyError(f"{MOST_BATCHES} batches wait already")
-        self._batches += 1
+        if self._waiting.total() >= MOST_BATCHES or self._waiting[tenant] >= MOST_OF_A_TENANT:
+            raise LogBusyError(f"{self._waiting.total()} batches wait already")
+        self._waiting[tenant] += 1
         try:
+            applications = _applications(body)
+            admit(len(applications))
             async with self._turn:
-                return await self._scored(_applications(body), idempotency_key, tenant)
+                return await self._scored(applications, idempotency_key, tenant)
         finally:
-            self._batches -= 1
+            self._waiting[tenant] -= 1
+            self._waiting += Counter()  # forgets tenants that have none
 
     async def _scored(self, bodies: list[bytes], key: str | None, tenant: str) -> list[bytes | Exception]:
         champion = self._scorer.serving()
         applied_at = self._scorer.clock()
-        items = [_Item(body) for body in bodies]
-        for first, part in _parts(items, AT_ONCE):
-            # No header holds a NUL, so that no client's own key is the key of an item.
-            keys = [None if key is None else f"{key}\0{place}" for place in range(first, first + len(part))]
+        # No header holds a NUL, so that no client's own key is the key of an item.
+        items = [_Item(body, None if key is None else f"{key}\0{place}") for place, body in enumerate(bodies)]
+        firsts: dict[KeyedRequest, _Item] = {}
+        for _, part in _parts(items, AT_ONCE):
             async with asyncio.TaskGroup() as taken:
-                for item, own in zip(part, keys, strict=True):
-                    taken.create_task(self._take_in(item, champion, own, tenant))
+                for item in part:
+                    self._know(item, champion, tenant)
+                    if item.request is not None and (first := firsts.setdefault(item.request, item)) is not item:
+                        item.first = first
+                    if item.result is None and item.first is None:
+                        taken.create_task(self._take_in(item, champion, tenant))
                     await asyncio.sleep(0)  # an item at a time: one that is refused may take milliseconds
+        _refuse_reused_keys(items)
         decided: list[tuple[_Item, Chosen, Decision]] = []
         for _, part in _parts([item for item in items if item.chosen is not None], AT_ONCE):
             decided += self._decided(part, applied_at)
@@ -97,15 +116,21 @@ class BatchScorer:
             await asyncio.gather(*(self._record(*one, applied_at, tenant) for one in commit))
         return [await self._result(item, tenant) for item in items]
 
-    async def _take_in(self, item: _Item, champion: Bundle, key: str | None, tenant: str) -> None:
+    def _know(self, item: _Item, champion: Bundle, tenant: str) -> None:
+        """Find out which request an item is."""
         try:
             if len(item.body) > MAX_BODY:
                 raise InvalidApplicationError(
                     [Problem("body", f"An application has at most {MAX_BODY} bytes", "too_large")]
                 )
             if KEY not in champion.portfolio.application.model_fields:
-                item.body, key = _without_key(item.body, key)
-            item.request = self._scorer.request_of(item.body, key, tenant)
+                item.body, item.key = _without_key(item.body, item.key)
+            item.request = self._scorer.request_of(item.body, item.key, tenant)
+        except Exception as error:  # told of this item alone
+            item.result = error
+
+    async def _take_in(self, item: _Item, champion: Bundle, tenant: str) -> None:
+        try:
             intake = await self._scorer.taken_in(champion, item.body, item.request, tenant)
         except Exception as error:  # told of this item alone
             item.result = error
@@ -135,13 +160,30 @@ class BatchScorer:
             item.result = error
 
     async def _result(self, item: _Item, tenant: str) -> bytes | Exception:
+        if item.first is not None:
+            item.result = item.first.result  # which stands before it, so that it is known
+            if isinstance(item.result, bytes):
+                self._scorer.metrics.replayed()
+            assert item.result is not None
+            return item.result
         if isinstance(item.result, InvalidApplicationError) and item.request is not None:
             try:
-                return await self._scorer.answered_before(item.request, tenant) or item.result
+                item.result = await self._scorer.answered_before(item.request, tenant) or item.result
             except Exception as error:  # told of this item alone
-                return error
+                item.result = error
         assert item.result is not None
         return item.result
+
+
+def _refuse_reused_keys(items: Sequence[_Item]) -> None:
+    """Let the first application that can be decided have an idempotency key, as if the others came after it."""
+    owners: set[str] = set()
+    for item in items:
+        if item.chosen is None or item.key is None:
+            continue
+        if item.key in owners:
+            item.chosen, item.result = None, KeyReusedError()
+        owners.add(item.key)
 
 
 class _Batch(msgspec.Struct, forbid_unknown_fields=True):

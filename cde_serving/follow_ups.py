@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime
+import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Literal
@@ -28,6 +29,12 @@ from cde_serving.records.follow_ups import (
 )
 from cde_serving.records.names import iso, record_id_at
 from cde_serving.records.record import DEFAULT_TENANT, Record
+
+# Control characters drive the terminal or the log that a text is shown in: none in a name, line ends and tabs in prose.
+_CONTROL = {
+    "reviewer": re.compile(r"[\x00-\x1f\x7f-\x9f]"),
+    "reason": re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\r(?!\n)"),
+}
 
 
 class ReviewBody(StrictRecord):
@@ -78,6 +85,7 @@ class FollowUps:
 
         def content(record: Record, at: str) -> Content:
             review: ReviewBody = parse_application(ReviewBody, body)[0]
+            _refuse_control_characters(review)
             return Review(
                 record_id=record_id_at(self._clock()),
                 decision_id=record.record_id,
@@ -93,7 +101,7 @@ class FollowUps:
     async def outcome(
         self, decision_id: str, body: bytes, *, key: str | None = None, tenant: str = DEFAULT_TENANT
     ) -> bytes:
-        """Record what became of a loan; raises as `review`."""
+        """Record what became of a loan, which a rejection has not led to; raises as `review`."""
 
         def content(record: Record, at: str) -> Content:
             label = self._bundle().portfolio.outcome
@@ -101,6 +109,10 @@ class FollowUps:
             if not record.applied_at[:10] <= given.date.isoformat() <= at[:10]:
                 raise InvalidApplicationError(
                     [Problem("date", "Date lies before the application or in the future", "date_out_of_range")]
+                )
+            if _standing(record, self.about(record)) == "REJECTED":
+                raise InvalidApplicationError(
+                    [Problem("outcome", "Nothing was lent: the decision stands as REJECTED", "nothing_lent")]
                 )
             return LoanResult(
                 record_id=record_id_at(self._clock()),
@@ -137,7 +149,7 @@ class FollowUps:
         record = await asyncio.to_thread(self._log.get, decision_id, tenant)
         if record is None:
             raise UnknownDecisionError(decision_id)
-        told = content(record, iso(self._clock()))
+        told = await asyncio.to_thread(content, record, iso(self._clock()))  # it may read
         return await self._log.follow_up(
             FollowUp(
                 content=told,
@@ -162,11 +174,25 @@ def history(record: Record, follow_ups: tuple[Content, ...]) -> Mapping[str, Any
     return {
         "decision_id": record.record_id,
         "decision": record.decision,
-        "standing": reviews[-1].verdict if reviews else record.decision,
+        "standing": _standing(record, follow_ups),
         "outcome": outcomes[-1].outcome if outcomes else None,
         "reviews": msgspec.to_builtins(reviews),
         "outcomes": msgspec.to_builtins(outcomes),
     }
+
+
+def _standing(record: Record, follow_ups: tuple[Content, ...]) -> str:
+    """The verdict of the last review, or else what was answered."""
+    verdicts = [one.verdict for one in follow_ups if isinstance(one, Review)]
+    return verdicts[-1] if verdicts else record.decision
+
+
+def _refuse_control_characters(review: ReviewBody) -> None:
+    places = [name for name, control in _CONTROL.items() if control.search(getattr(review, name))]
+    if places:
+        raise InvalidApplicationError(
+            [Problem(place, "Text holds a control character", "forbidden_character") for place in places]
+        )
 
 
 def _reasons(review: ReviewBody, bundle: Bundle) -> tuple[Reason, ...]:

@@ -105,7 +105,7 @@ def openapi_document(bundle: Bundle | None, routes: Sequence[Guarded]) -> dict[s
                             _named("Problems"),
                         ),
                         "503": _response(
-                            "Nothing is promoted yet, or the decision could not be recorded",
+                            "Nothing is promoted yet, or the decision could not be recorded or read back",
                             {"anyOf": [_named("NotReady"), _named("Failure")]},
                         ),
                     },
@@ -124,7 +124,9 @@ def openapi_document(bundle: Bundle | None, routes: Sequence[Guarded]) -> dict[s
                         ),
                         "409": _response("The request is being answered", _named("Failure")),
                         "410": _response("The decision was erased", _named("Failure")),
-                        "503": _response("Decisions cannot be read at the moment", _named("Failure")),
+                        "503": _response(
+                            "Decisions cannot be read at the moment, or this one was changed", _named("Failure")
+                        ),
                     },
                 }
             },
@@ -144,7 +146,9 @@ def openapi_document(bundle: Bundle | None, routes: Sequence[Guarded]) -> dict[s
                         "200": _response("The answer, byte for byte", answer),
                         "404": _response("There is no such decision", _named("Failure")),
                         "410": _response("The decision was erased", _named("Failure")),
-                        "503": _response("Decisions cannot be read at the moment", _named("Failure")),
+                        "503": _response(
+                            "Decisions cannot be read at the moment, or this one was changed", _named("Failure")
+                        ),
                     },
                 }
             },

@@ -55,7 +55,7 @@ _FAILED = {
     "413": "The body is too large",
     "415": "The body is not application/json, or compressed",
     "422": "The body cannot be used, or its key was used for another; nothing was recorded",
-    "503": "It could not be recorded, or nothing is promoted yet",
+    "503": "It could not be recorded, the decision cannot be read, or nothing is promoted yet",
 }
 
 
@@ -126,7 +126,7 @@ def _batch(key: Mapping[str, Any], example: Any) -> dict[str, Any]:
         "summary": f"Decide up to {MOST_APPLICATIONS} applications",
         "description": (
             "Each is decided and recorded as if it came alone. The key in the header stands for each application by "
-            "its place; an application may bring an `idempotency_key` of its own."
+            "its place; an application may bring an `idempotency_key` of its own. Each counts against the key's rate."
         ),
         "parameters": [key],
         "requestBody": {"required": True, "content": {"application/json": body}},
@@ -160,7 +160,7 @@ def _explanation() -> dict[str, Any]:
     operation["responses"] |= {
         "409": _response("The bundle that decided is not here any more", _named("Failure")),
         "422": _response("There is no such kind of explanation", _named("Problems")),
-        "503": _response("Too many explanations wait", _named("Failure")),
+        "503": _response("Too many explanations wait, or the decision cannot be read", _named("Failure")),
     }
     return operation
 
@@ -184,7 +184,11 @@ def _read(name: str, summary: str, answers: Mapping[str, tuple[str, Mapping[str,
         "operationId": name,
         "summary": summary,
         "parameters": [_ID],
-        "responses": {**given, **_failures("404", "410")},
+        "responses": {
+            **given,
+            **_failures("404", "410"),
+            "503": _response("The decision cannot be read", _named("Failure")),
+        },
     }
 
 

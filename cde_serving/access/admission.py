@@ -40,10 +40,10 @@ _LARGE_HEADERS = json_response(431, {"detail": f"The headers have more than {LAR
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: the tenant whose decisions they may see, and their key's id (None where keys are switched off)."""
+    """Who asks: the tenant whose decisions they may see, and their key (None where keys are switched off)."""
 
     tenant: str
-    key_id: str | None
+    key: ApiKey | None
 
 
 _ANYBODY = Caller(DEFAULT_TENANT, None)
@@ -107,7 +107,7 @@ class Admission:
             return json_response(429, {"detail": "The API key has used up its rate"}, {"retry-after": str(seconds)})
         if route.needs not in key.scopes:
             return _WRONG_SCOPE[route.needs]
-        scope[CALLER] = Caller(key.tenant, key.key_id)
+        scope[CALLER] = Caller(key.tenant, key)
         return None
 
 

@@ -4,6 +4,7 @@ import math
 import time
 from functools import lru_cache
 
+from limits import RateLimitItem
 from limits.storage import Storage
 from limits.strategies import FixedWindowRateLimiter
 
@@ -12,8 +13,27 @@ from cde_serving.access.keys import ApiKey, rate_of
 _rate_of = lru_cache(maxsize=1024)(rate_of)
 
 
+class TooManyAtOnceError(ValueError):
+    """More than a key may ever ask for in one window."""
+
+    def __init__(self, rate: RateLimitItem) -> None:
+        super().__init__(f"The API key's rate is {rate}: send no more at once")
+
+
+class RateUsedUpError(RuntimeError):
+    """A key has used up its rate; another try may help after `seconds`."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__("The API key has used up its rate")
+        self.seconds = seconds
+
+
 class Rates:
-    """Counts the requests of each key; `default` is the rate of those that have none of their own."""
+    """
+    Counts the requests of each key, a batch by its applications.
+
+    `default` is the rate of keys that have none of their own.
+    """
 
     def __init__(self, default: str) -> None:
         rate_of(default)
@@ -23,8 +43,26 @@ class Rates:
     def wait(self, key: ApiKey) -> int:
         """Count a request: 0 if it may pass, or else the seconds after which the next may."""
         rate = _rate_of(key.rate or self._default)
-        if self._limiter.hit(rate, key.key_id):
-            return 0
+        return 0 if self._limiter.hit(rate, key.key_id) else self._seconds(rate, key)
+
+    def charge_rest(self, key: ApiKey, count: int) -> None:
+        """
+        Count the rest of `count` applications, whose first one `wait` has counted; all of them, or none.
+
+        Raises:
+            TooManyAtOnceError: no window holds as many.
+            RateUsedUpError: this window does not.
+        """
+        rate = _rate_of(key.rate or self._default)
+        if count > rate.amount:
+            raise TooManyAtOnceError(rate)
+        if count == 1:
+            return
+        if not self._limiter.test(rate, key.key_id, cost=count - 1):
+            raise RateUsedUpError(self._seconds(rate, key))
+        self._limiter.hit(rate, key.key_id, cost=count - 1)
+
+    def _seconds(self, rate: RateLimitItem, key: ApiKey) -> int:
         resets_at = self._limiter.get_window_stats(rate, key.key_id).reset_time
         return max(1, math.ceil(resets_at - time.time()))
 

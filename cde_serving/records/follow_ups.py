@@ -13,9 +13,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, RowMapping
 
 from cde_serving.records.chain import FORMAT
-from cde_serving.records.record import DEFAULT_TENANT, ErasedError
+from cde_serving.records.record import DEFAULT_TENANT, ErasedError, UnreadableRecordError
 from cde_serving.records.schema import customer_keys, records
-from cde_serving.records.vault import CustomerKey, MasterKey, seal, unseal
+from cde_serving.records.vault import CustomerKey, MasterKey, VaultError, seal, unseal
 
 Verdict = Literal["APPROVED", "REJECTED"]
 LoanOutcome = Literal["repaid", "defaulted"]
@@ -169,6 +169,7 @@ class FollowUpStore:
 
         Raises:
             ErasedError: the customer's data was erased or is restricted.
+            UnreadableRecordError: a record was changed.
         """
         query = _follow_ups.where(records.c.about == decision_id, records.c.tenant == tenant)
         with self._engine.connect() as connection:
@@ -198,7 +199,10 @@ class FollowUpStore:
                     continue
 
     def _open(self, row: RowMapping) -> bytes:
-        return unseal(_key(self._master, row).secret, row["payload"], row["record_id"])
+        try:
+            return unseal(_key(self._master, row).secret, row["payload"], row["record_id"])
+        except VaultError as error:
+            raise UnreadableRecordError(row["about"], error) from None
 
 
 _follow_ups = (

@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from cde_serving.records.vault import VaultError
+
 Kind = Literal[
     "decision", "shadow", "protected", "restriction", "erasure", "review", "outcome", "key_created", "key_revoked",
     "stop_auto", "resume_auto",
@@ -16,6 +18,14 @@ DEFAULT_TENANT = "default"
 
 class ErasedError(LookupError):
     """The customer's data was erased, or may no longer be used."""
+
+
+class UnreadableRecordError(VaultError):
+    """A record of a decision, or of what followed it, that was changed or whose key is another."""
+
+    def __init__(self, decision_id: str, problem: Exception) -> None:
+        super().__init__(str(problem) if isinstance(problem, VaultError) else "the record was changed")
+        self.decision_id = decision_id
 
 
 class Payload(msgspec.Struct, array_like=True, frozen=True, kw_only=True):

@@ -6,9 +6,17 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine, RowMapping
 
-from cde_serving.records.record import DEFAULT_TENANT, ErasedError, Kind, Payload, Record, Versions
+from cde_serving.records.record import (
+    DEFAULT_TENANT,
+    ErasedError,
+    Kind,
+    Payload,
+    Record,
+    UnreadableRecordError,
+    Versions,
+)
 from cde_serving.records.schema import customer_keys, records
-from cde_serving.records.vault import MasterKey, unseal
+from cde_serving.records.vault import MasterKey, VaultError, unseal
 
 ROWS_AT_ONCE = 500
 
@@ -37,7 +45,7 @@ class RecordStore:
 
         Raises:
             ErasedError: the customer's data was erased or is restricted.
-            VaultError: the record was changed.
+            UnreadableRecordError: the record was changed.
         """
         of_kinds = _with_key.where(records.c.kind.in_(kinds))
         return self._one(of_kinds.where(records.c.record_id == record_id, records.c.tenant == tenant))
@@ -79,27 +87,34 @@ class RecordStore:
             raise ErasedError("the customer's data was erased")
         if row["restricted_at"] is not None:
             raise ErasedError("the customer's data is kept by law alone and no longer used")
-        key = self._master.unwrap(row["wrapped"], row["customer"], row["key_number"])
-        return Record(
-            record_id=row["record_id"],
-            applied_at=row["applied_at"],
-            portfolio=row["portfolio"],
-            payload=_decode(unseal(key, row["payload"], row["record_id"])),
-            decision=row["decision"],
-            decided_by=row["decided_by"],
-            reason_codes=tuple(msgspec.json.decode(row["reason_codes"])),
-            variant=row["variant"],
-            kind=row["kind"],
-            versions=Versions(
-                bundle=row["bundle"],
-                model=row["model"],
-                policy=row["policy"],
-                code=row["code"],
-                policy_version=row["policy_version"],
-            ),
-            tenant=row["tenant"],
-            fingerprint=row["fingerprint"],
-            chain=row["chain"],
-            sequence=row["sequence"],
-            recorded_at=row["recorded_at"],
-        )
+        try:
+            key = self._master.unwrap(row["wrapped"], row["customer"], row["key_number"])
+            return _record(row, _decode(unseal(key, row["payload"], row["record_id"])))
+        except (VaultError, msgspec.DecodeError) as error:
+            raise UnreadableRecordError(row["record_id"], error) from None
+
+
+def _record(row: RowMapping, payload: Payload) -> Record:
+    return Record(
+        record_id=row["record_id"],
+        applied_at=row["applied_at"],
+        portfolio=row["portfolio"],
+        payload=payload,
+        decision=row["decision"],
+        decided_by=row["decided_by"],
+        reason_codes=tuple(msgspec.json.decode(row["reason_codes"])),
+        variant=row["variant"],
+        kind=row["kind"],
+        versions=Versions(
+            bundle=row["bundle"],
+            model=row["model"],
+            policy=row["policy"],
+            code=row["code"],
+            policy_version=row["policy_version"],
+        ),
+        tenant=row["tenant"],
+        fingerprint=row["fingerprint"],
+        chain=row["chain"],
+        sequence=row["sequence"],
+        recorded_at=row["recorded_at"],
+    )

@@ -98,6 +98,7 @@ class Writer:
         self._in_progress: set[str] = set()
         self._committing: list[_Waiting] = []
         self._closed = False
+        self._entrance = threading.Lock()  # nothing enters the queue once the writer is told to close
         self._head = Head(self.chain, 0, "")  # the last that was committed
         self._sealed: int | None = None  # the sequence of the last checkpoint
         self._sealed_at = 0.0
@@ -130,8 +131,6 @@ class Writer:
             KeyInProgressError: a request with the same idempotency key waits.
             UnknownDecisionError, ErasedError: there is no decision to follow, or none that may be used.
         """
-        if self._closed:
-            raise LogUnavailableError("the decision log is closed")
         waiting = self._waiting(entry)
         token = waiting.idempotency
         if token is not None:
@@ -139,20 +138,30 @@ class Writer:
                 raise KeyInProgressError
             self._in_progress.add(token)
         try:
-            self._queue.put_nowait(waiting)
-        except queue.Full:
+            self._enter(waiting)
+        except (LogBusyError, LogUnavailableError):
             if token is not None:
                 self._in_progress.discard(token)
-            raise LogBusyError(f"{self._queue.maxsize} decisions wait to be recorded") from None
+            raise
         return await waiting.future
 
     def close(self) -> None:
         """Record what waits and sign the end of the chain; idempotent."""
-        if self._closed:
-            return
-        self._closed = True
+        with self._entrance:
+            if self._closed:
+                return
+            self._closed = True
         self._queue.put(None)
         self._thread.join()
+
+    def _enter(self, waiting: _Waiting) -> None:
+        with self._entrance:
+            if self._closed:
+                raise LogUnavailableError("the decision log is closed")
+            try:
+                self._queue.put_nowait(waiting)
+            except queue.Full:
+                raise LogBusyError(f"{self._queue.maxsize} decisions wait to be recorded") from None
 
     def _waiting(self, entry: Entry) -> _Waiting:
         if isinstance(entry, Event):

@@ -5,8 +5,10 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
-from cde_serving.access.admission import caller_of
+from cde_serving.access.admission import Caller, caller_of
+from cde_serving.access.rates import RateUsedUpError, TooManyAtOnceError
 from cde_serving.access.routes import GuardedRoute
+from cde_serving.applications import InvalidApplicationError, Problem
 from cde_serving.batch import BatchScorer
 from cde_serving.idempotency import BadKeyError
 from cde_serving.limits import MAX_BATCH_BODY
@@ -49,11 +51,25 @@ class Batch:
         if body is None:
             return json_response(413, {"detail": f"A batch has at most {MAX_BATCH_BODY} bytes"})
         try:
-            results = await self._batches.score(body, idempotency_key=key, tenant=caller_of(request.scope).tenant)
+            caller = caller_of(request.scope)
+            results = await self._batches.score(
+                body, idempotency_key=key, tenant=caller.tenant, admit=lambda count: self._charge(caller, count)
+            )
+        except RateUsedUpError as error:
+            return json_response(429, {"detail": str(error)}, {"retry-after": str(error.seconds)})
         except REFUSALS as error:
             return refusal(error, self._scorer)
         told_of = [self._told(index, result) for index, result in enumerate(results)]
         return json_response(200, {"answered": sum(one["status"] == 200 for one in told_of), "results": told_of})
+
+    def _charge(self, caller: Caller, count: int) -> None:
+        """Count each application as a request: a rate bounds decisions, however they are sent."""
+        if caller.key is None:
+            return
+        try:
+            self._scorer.rates.charge_rest(caller.key, count)
+        except TooManyAtOnceError as error:  # never fits, so that waiting would not help
+            raise InvalidApplicationError([Problem("applications", str(error), "batch_above_rate")]) from None
 
     def _told(self, index: int, result: bytes | Exception) -> dict[str, object]:
         if isinstance(result, bytes):

@@ -4,15 +4,15 @@ import asyncio
 import re
 from collections.abc import Callable
 
-from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import Response
 
 from cde_serving.access.admission import caller_of
 from cde_serving.access.routes import GuardedRoute
-from cde_serving.decision_log import ErasedError, KeyInProgressError, Record
+from cde_serving.decision_log import Record
 from cde_serving.idempotency import BadKeyError
-from cde_serving.routes.idempotency import BAD_KEY, idempotency_key, no_answer
+from cde_serving.routes.idempotency import BAD_KEY, idempotency_key
+from cde_serving.routes.refusals import NO_DECISION, REFUSALS, refusal
 from cde_serving.routes.responses import json_response, raw_response
 from cde_serving.scorer import Scorer
 
@@ -20,9 +20,6 @@ DECISIONS = "/api/v1/credit/decisions"
 DECISION = DECISIONS + "/{decision_id}"
 
 _DECISION_ID = re.compile(r"[0-9a-f]{32}")
-
-UNREADABLE = {"detail": "Decisions cannot be read at the moment"}
-NO_DECISION = {"detail": "There is no such decision"}
 
 
 def is_decision_id(text: str) -> bool:
@@ -58,8 +55,6 @@ class Decisions:
     async def _recorded(self, find: Callable[[str, str], Record | None], name: str, tenant: str) -> Response:
         try:
             record = await asyncio.to_thread(find, name, tenant)
-        except (KeyInProgressError, ErasedError) as error:
-            return no_answer(error)
-        except SQLAlchemyError:
-            return json_response(503, UNREADABLE, {"retry-after": "5"})
+        except REFUSALS as error:
+            return refusal(error, self._scorer)
         return raw_response(200, record.payload.answer) if record else json_response(404, NO_DECISION)

@@ -12,8 +12,8 @@ from cde_serving.access.routes import GuardedRoute
 from cde_serving.answers import Answer
 from cde_serving.explanations import Explain
 from cde_serving.records.record import Record
-from cde_serving.routes.decisions import DECISION, NO_DECISION, is_decision_id
-from cde_serving.routes.refusals import REFUSALS, refusal
+from cde_serving.routes.decisions import DECISION, is_decision_id
+from cde_serving.routes.refusals import NO_DECISION, REFUSALS, refusal
 from cde_serving.routes.responses import json_response
 from cde_serving.routes.score import EXPLAINED
 from cde_serving.scorer import Scorer

@@ -8,13 +8,12 @@ from starlette.responses import Response
 
 from cde_serving.access.admission import caller_of
 from cde_serving.access.routes import GuardedRoute
-from cde_serving.decision_log import ErasedError
 from cde_serving.follow_ups import FollowUps, history
 from cde_serving.idempotency import BadKeyError
 from cde_serving.limits import MAX_BODY
-from cde_serving.routes.decisions import DECISION, NO_DECISION, is_decision_id
-from cde_serving.routes.idempotency import BAD_KEY, idempotency_key, no_answer
-from cde_serving.routes.refusals import REFUSALS, refusal
+from cde_serving.routes.decisions import DECISION, is_decision_id
+from cde_serving.routes.idempotency import BAD_KEY, idempotency_key
+from cde_serving.routes.refusals import NO_DECISION, REFUSALS, refusal
 from cde_serving.routes.responses import json_response, raw_response, read_body, refused_media
 from cde_serving.scorer import Scorer
 
@@ -71,5 +70,5 @@ class FollowUpRoutes:
             if record is None:
                 return json_response(404, NO_DECISION)
             return json_response(200, history(record, await asyncio.to_thread(self._follow_ups.about, record)))
-        except ErasedError as error:
-            return no_answer(error)
+        except REFUSALS as error:
+            return refusal(error, self._scorer)

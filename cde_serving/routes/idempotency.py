@@ -1,11 +1,8 @@
-"""Idempotency keys, and the answers about decisions that cannot be read back."""
+"""The idempotency key of a request, and what is told about one that cannot be used."""
 
-from starlette.responses import Response
 from starlette.types import Scope
 
-from cde_serving.decision_log import ErasedError, KeyInProgressError
 from cde_serving.idempotency import BadKeyError, is_key
-from cde_serving.routes.responses import json_response
 
 BAD_KEY = {"detail": "Idempotency-Key must be given once, as 1 to 255 visible ASCII characters"}
 KEY_REUSED = {
@@ -29,12 +26,3 @@ def idempotency_key(scope: Scope) -> str | None:
     if len(given) > 1 or not is_key(key):
         raise BadKeyError
     return key
-
-
-def no_answer(error: KeyInProgressError | ErasedError) -> Response:
-    """Why a decision that was asked for before is not there to be read."""
-    if isinstance(error, KeyInProgressError):
-        return json_response(
-            409, {"detail": "A request with this Idempotency-Key is being answered"}, {"retry-after": "1"}
-        )
-    return json_response(410, {"detail": str(error)})

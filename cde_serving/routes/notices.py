@@ -8,8 +8,8 @@ from starlette.responses import HTMLResponse, Response
 from cde_serving.access.admission import caller_of
 from cde_serving.access.routes import GuardedRoute
 from cde_serving.notices import NotAdverseError, Notice, notice_of, notice_page
-from cde_serving.routes.decisions import DECISION, NO_DECISION, is_decision_id
-from cde_serving.routes.refusals import REFUSALS, refusal
+from cde_serving.routes.decisions import DECISION, is_decision_id
+from cde_serving.routes.refusals import NO_DECISION, REFUSALS, refusal
 from cde_serving.routes.responses import json_response
 from cde_serving.scorer import Scorer
 

@@ -12,7 +12,7 @@ import pytest
 
 from cde_domain.portfolio import Enrichment
 from cde_serving import batch as batches
-from cde_serving.decision_log import LogUnavailableError
+from cde_serving.decision_log import LogBusyError, LogUnavailableError
 from cde_serving.enrichment import Bureau, Enricher
 from cde_serving.experiments import Participant
 from cde_serving.kill_switch import turn
@@ -138,6 +138,34 @@ def test_an_applications_own_key_is_that_of_a_single_request(desk: Desk):
 
     assert alone == result["answer"]
     assert 1 == desk.scorer.log.count()
+
+
+def test_a_key_given_twice_in_a_batch_is_one_request_sent_twice(desk: Desk):
+    body, other, wrong = ({**one, "idempotency_key": "mine"} for one in applications(desk, VARIED[:3]))
+    wrong["loan_amount"] = -1
+
+    for _ in range(2):
+        refused, first, again, reused = send(desk, [wrong, body, body, other]).json()["results"]
+
+        assert [200, 200] == [first["status"], again["status"]]
+        assert first["answer"] == again["answer"]
+        assert (422, "idempotency_key_reused") == (reused["status"], reused["detail"][0]["type"])
+        assert 422 == refused["status"]
+        assert 1 == desk.scorer.log.count()
+
+
+def test_a_tenant_that_sends_many_batches_leaves_room_for_others(desk: Desk):
+    scorer = batches.BatchScorer(desk.scorer)
+    body = json.dumps({"applications": [desk.example]}).encode()
+
+    async def all_at_once() -> list[Any]:
+        tenants = ["retail"] * 5 + ["other"]
+        return await asyncio.gather(*(scorer.score(body, tenant=one) for one in tenants), return_exceptions=True)
+
+    answered = asyncio.run(all_at_once())
+
+    assert [list, list, LogBusyError, LogBusyError, LogBusyError, list] == [type(one) for one in answered]
+    assert [list] == [type(asyncio.run(scorer.score(body, tenant="retail")))]
 
 
 def test_a_record_that_cannot_be_written_fails_its_item_alone(desk: Desk, monkeypatch: pytest.MonkeyPatch):

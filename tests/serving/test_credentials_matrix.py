@@ -43,7 +43,11 @@ REQUESTS: dict[tuple[str, str], tuple[dict[str, Any], int, int]] = {
     ("GET", "/api/v1/credit/decisions/{decision_id}"): ({}, 200, 404),
     ("POST", "/api/v1/credit/score/batch"): ({"json": {"applications": [{}]}}, 200, 200),
     ("POST", "/api/v1/credit/decisions/{decision_id}/review"): ({"json": REVIEW}, 201, 404),
-    ("POST", "/api/v1/credit/decisions/{decision_id}/outcome"): ({"json": OUTCOME}, 201, 404),
+    ("POST", "/api/v1/credit/decisions/{decision_id}/outcome"): (
+        {"json": OUTCOME},
+        422,
+        404,
+    ),  # let in, but nothing was lent
     ("GET", "/api/v1/credit/decisions/{decision_id}/history"): ({}, 200, 404),
     ("GET", "/api/v1/credit/decisions/{decision_id}/explanation"): ({"params": {"kind": "full"}}, 200, 404),
     ("GET", "/api/v1/credit/decisions/{decision_id}/notice"): ({}, 200, 404),

@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -186,3 +187,21 @@ def test_closing_records_what_waits(path: Path) -> None:
     assert asyncio.run(record_and_close()) == 50
     with pytest.raises(LogUnavailableError, match="closed"):
         asyncio.run(log.record(RECORD))
+
+
+def test_a_decision_that_comes_while_the_log_closes_is_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Nobody waits for a writer that has gone."""
+    log = open_log(tmp_path)
+    waiting = log.writer._waiting
+
+    def closing(entry: Any) -> Any:
+        log.writer.close()
+        return waiting(entry)
+
+    monkeypatch.setattr(log.writer, "_waiting", closing)
+
+    with pytest.raises(LogUnavailableError, match="closed"):
+        asyncio.run(asyncio.wait_for(log.record(numbered(1, idempotency_key="k")), 2))
+    with pytest.raises(LogUnavailableError, match="closed"):  # and the key is not left in use
+        asyncio.run(asyncio.wait_for(log.record(numbered(1, idempotency_key="k")), 2))
+    log.close()

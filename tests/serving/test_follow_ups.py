@@ -221,6 +221,11 @@ def test_the_portfolios_own_words_for_an_outcome_are_understood(desk: Desk):
         ("review", {**REJECTION, "verdict": "APPROVED"}, "reason_codes"),
         ("review", {**REJECTION, "reviewer": " "}, "reviewer"),
         ("review", {**REJECTION, "reviewer": "Jane\u202eDoe"}, "reviewer"),
+        ("review", {**REJECTION, "reviewer": "Jane\x1b[2J"}, "reviewer"),
+        ("review", {**REJECTION, "reviewer": "Jane\nDoe"}, "reviewer"),
+        ("review", {**REJECTION, "reason": "Ring\x07"}, "reason"),
+        ("review", {**REJECTION, "reason": "Genuine\rForged"}, "reason"),
+        ("review", {**REJECTION, "reason": "Next\x85"}, "reason"),
         ("review", {**REJECTION, "verdict": "MANUAL_REVIEW"}, "verdict"),
         ("review", {**REJECTION, "colour": "blue"}, "colour"),
         ("outcome", {**REPAID, "outcome": "late"}, "outcome"),
@@ -262,6 +267,27 @@ def test_what_is_unknown_is_404_and_what_is_erased_410(desk: Desk):
 
     assert 410 == follow(desk, decision_id, "review", REJECTION).status_code
     assert 410 == desk.client.get(f"{DECISIONS}/{decision_id}/history").status_code
+
+
+def test_nothing_becomes_of_a_loan_that_was_not_made(desk: Desk):
+    """Unless a person decides otherwise."""
+    decision_id = decided(desk)
+    follow(desk, decision_id, "review", REJECTION)
+
+    refused = follow(desk, decision_id, "outcome", REPAID)
+
+    assert (422, "nothing_lent") == (refused.status_code, refused.json()["detail"][0]["type"])
+    assert [] == desk.client.get(f"{DECISIONS}/{decision_id}/history").json()["outcomes"]
+    follow(desk, decision_id, "review", {**REJECTION, "verdict": "APPROVED", "reason_codes": []})
+    assert 201 == follow(desk, decision_id, "outcome", REPAID).status_code
+
+
+def test_a_reviewers_reason_may_have_lines_and_tabs(desk: Desk):
+    reason = "Seen:\n\tpayslip\r\n\tcontract"
+
+    answered = follow(desk, decided(desk), "review", {**REJECTION, "reason": reason})
+
+    assert (201, reason) == (answered.status_code, answered.json()["reason"])
 
 
 @pytest.mark.parametrize("name", shipped_portfolios())
