@@ -31,7 +31,13 @@ def verify(settings: Settings, checkpoints: Path | None, key: Path | None) -> in
     name = settings.portfolio_name()
     try:
         trusted = TrustedKeys.read(key or settings.log_public_key_file())
-        found = verify_log(open_reader(settings.log_url(name)), checkpoints or settings.checkpoints_file(name), trusted)
+        engine = open_reader(settings.log_url(name))
+        try:
+            master = MasterKey.open(settings.master_key_file(), create=False)
+        except VaultError as error:
+            master = None
+            typer.echo(f"Whether the customers' keys are whole was not checked: {error}")
+        found = verify_log(engine, checkpoints or settings.checkpoints_file(name), trusted, master)
     except (LogUnavailableError, SignatureError) as error:
         typer.echo(f"NOT verified: {error}")
         return 1

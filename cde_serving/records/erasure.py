@@ -130,17 +130,22 @@ def gone_customers(engine: Engine) -> set[str]:
         return set(connection.execute(gone).scalars())
 
 
-def carry_out(connection: Connection, event: Event) -> None:
-    """Do what an event says, in the transaction that records it: neither happens without the other."""
+def carry_out(connection: Connection, event: Event) -> dict[str, str | None]:
+    """
+    Do what an event says, in the transaction that records it: neither happens without the other.
+
+    Returns the numbers of the customer's keys that it was done to, with the time until which a restricted one is kept.
+    """
     if event.kind in ("key_created", "key_revoked"):
         _carry_out_on_api_key(connection, event)
-        return
+        return {}
+    done: dict[str, str | None] = {}
     of_customer = customer_keys.c.customer == event.customer
     if event.kind == "erasure":
         due = customer_keys.c.erase_after <= event.at
-        connection.execute(
-            sa.update(customer_keys).where(of_customer, _whole, due).values(wrapped=None, erased_at=event.at)
-        )
+        shredded = sa.update(customer_keys).where(of_customer, _whole, due).values(wrapped=None, erased_at=event.at)
+        numbers = connection.execute(shredded.returning(customer_keys.c.number)).scalars()
+        done = dict.fromkeys(map(str, sorted(numbers)))
     elif event.kind == "restriction":
         for key in connection.execute(sa.select(customer_keys).where(of_customer, _whole).with_for_update()).all():
             until = iso(datetime.fromisoformat(key.last_used_at) + timedelta(days=event.keep_days))
@@ -149,6 +154,8 @@ def carry_out(connection: Connection, event: Event) -> None:
                 .where(of_customer, customer_keys.c.number == key.number)
                 .values(restricted_at=key.restricted_at or event.at, erase_after=min(key.erase_after or until, until))
             )
+            done[str(key.number)] = min(key.erase_after or until, until)
+    return done
 
 
 def _carry_out_on_api_key(connection: Connection, event: Event) -> None:

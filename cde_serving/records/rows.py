@@ -127,8 +127,9 @@ def protected_row(record: Record, decision: Mapping[str, Any], record_id: str, k
     }
 
 
-def event_row(event: Event, now: str) -> dict[str, Any]:
-    """The row of an event, not yet chained."""
+def event_row(event: Event, now: str, keys: Mapping[str, str | None]) -> dict[str, Any]:
+    """The row of an event and what was done to which keys, not yet chained: the hash is over both."""
+    about = keys if event.kind in ("restriction", "erasure") else [event.reason] if event.reason else None
     return {
         **_unused,
         "record_id": event.record_id,
@@ -140,5 +141,5 @@ def event_row(event: Event, now: str) -> dict[str, Any]:
         "recorded_at": now,
         "customer": event.customer,
         "decided_by": event.by,
-        "reason_codes": _json([event.reason]).decode() if event.reason else None,
+        "reason_codes": None if about is None else _json(about).decode(),
     }

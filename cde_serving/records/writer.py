@@ -261,9 +261,7 @@ class Writer:
         earlier = self._recorded_earlier(connection, batch)
         results: list[Result] = [earlier.get(waiting.idempotency) for waiting in batch]
         fresh = [waiting for waiting, known in zip(batch, results, strict=True) if known is None]
-        for waiting in fresh:
-            if isinstance(waiting.entry, Event):
-                carry_out(connection, waiting.entry)
+        done = {one.entry.record_id: carry_out(connection, one.entry) for one in fresh if isinstance(one.entry, Event)}
         customers = {waiting.customer for waiting in fresh if isinstance(waiting.entry, Record)}
         keys = keys_of(connection, self._statements, self._master, customers, now)
         following = [(one.entry, one.idempotency) for one in fresh if isinstance(one.entry, FollowUp)]
@@ -279,7 +277,7 @@ class Writer:
                 else:
                     rows += self._rows_of_decision(waiting, waiting.entry, key, now)
             elif isinstance(waiting.entry, Event):
-                rows.append(event_row(waiting.entry, now))
+                rows.append(event_row(waiting.entry, now, done[waiting.entry.record_id]))
             elif isinstance(row := next(follow_ups), dict):
                 rows.append(row)
             else:
