@@ -7,7 +7,7 @@ from cde_assets.derived_rows import drop_customer_rows
 from cde_domain.clock import Clock, utc_now
 from cde_domain.portfolio import Portfolio
 from cde_serving.decision_log import DecisionLog
-from cde_serving.records.erasure import Eraser, Erasure, gone_customers
+from cde_serving.records.erasure import CopiesRemainError, Eraser, Erasure, gone_customers
 from cde_serving.records.record import DEFAULT_TENANT
 from cde_serving.settings import Settings
 
@@ -36,9 +36,15 @@ class Erasing:
         Raises:
             UnknownCustomerError: nothing is recorded of this customer.
             LogUnavailableError: the erasure could not be recorded, so it was not done.
+            CopiesRemainError: it was done, but the write-ahead log still holds the key.
         """
-        done = asyncio.run(self._eraser.erase(customer_id, at_once=at_once, tenant=tenant))
-        return done, self._drop({self._log.master.token("customer", tenant, customer_id)})
+        customers = {self._log.master.token("customer", tenant, customer_id)}
+        try:
+            done = asyncio.run(self._eraser.erase(customer_id, at_once=at_once, tenant=tenant))
+        except CopiesRemainError:
+            self._drop(customers)
+            raise
+        return done, self._drop(customers)
 
     def erase_due(self) -> tuple[int, int]:
         """
@@ -46,8 +52,13 @@ class Erasing:
 
         Raises:
             LogUnavailableError: an erasure could not be recorded.
+            CopiesRemainError: as `erase`.
         """
-        shredded = asyncio.run(self._eraser.shred_due())
+        try:
+            shredded = asyncio.run(self._eraser.shred_due())
+        except CopiesRemainError:
+            self._drop(gone_customers(self._log.read_engine))
+            raise
         return shredded, self._drop(gone_customers(self._log.read_engine))
 
     def _drop(self, customers: set[str]) -> int:

@@ -13,7 +13,7 @@ from cde_domain.portfolio import load_portfolio
 from cde_serving.decision_log import DecisionLog, LogBusyError, LogUnavailableError
 from cde_serving.kill_switch import read_switch, turn
 from cde_serving.records.database import open_reader
-from cde_serving.records.erasure import UnknownCustomerError
+from cde_serving.records.erasure import CopiesRemainError, UnknownCustomerError
 from cde_serving.records.replay import Replayer
 from cde_serving.records.store import RecordStore
 from cde_serving.records.vault import MasterKey, VaultError
@@ -31,7 +31,13 @@ def verify(settings: Settings, checkpoints: Path | None, key: Path | None) -> in
     name = settings.portfolio_name()
     try:
         trusted = TrustedKeys.read(key or settings.log_public_key_file())
-        found = verify_log(open_reader(settings.log_url(name)), checkpoints or settings.checkpoints_file(name), trusted)
+        engine = open_reader(settings.log_url(name))
+        try:
+            master = MasterKey.open(settings.master_key_file(), create=False)
+        except VaultError as error:
+            master = None
+            typer.echo(f"Whether the customers' keys are whole was not checked: {error}")
+        found = verify_log(engine, checkpoints or settings.checkpoints_file(name), trusted, master)
     except (LogUnavailableError, SignatureError) as error:
         typer.echo(f"NOT verified: {error}")
         return 1
@@ -104,6 +110,9 @@ def erase(settings: Settings, customer: str | None, *, now: bool, due: bool, ten
                 typer.echo("The schedule erase_due shreds what is due, as does `cde erase --due`.")
             else:
                 typer.echo("Erased: the customer's key is shredded and nothing recorded of them can be read.")
+    except CopiesRemainError as error:
+        typer.echo(f"NOT wholly erased: what was to be erased is recorded as such, but {error}")
+        return 1
     except (UnknownCustomerError, LogUnavailableError) as error:
         typer.echo(f"Not erased: {error}")
         return 1

@@ -108,7 +108,7 @@ def _facts(
         master = MasterKey.open(key_file, create=False)
         records = RecordStore(engine, master)
         trusted = TrustedKeys.read(settings.log_public_key_file())
-        verification = verify_log(engine, settings.checkpoints_file(name), trusted)
+        verification = verify_log(engine, settings.checkpoints_file(name), trusted, master)
         leaked, hits = pii_facts(settings.home, portfolio, newest(records, SCANNED_DECISIONS))
         facts = {
             AUDIT_LOG: log_facts(engine, verification, page),

@@ -46,6 +46,7 @@ class Metrics:
         self._replays = self._counter("cde_idempotency_replays", "Answers given again under the same key")
         self._auth_failures = self._counter("cde_auth_failures", "Requests not let in", "reason")
         self._commits = self._histogram("cde_commit_seconds", "Time of a commit of the log", COMMIT_SECONDS)
+        self._damaged_keys = self._counter("cde_damaged_keys", "Customers and decisions whose key cannot be read")
         self._batches = self._histogram("cde_commit_records", "Records in a commit of the log", BATCHES)
         self._experiment_failures = self._counter("cde_experiment_failures", "Experiments that could not be run")
         self._shadows = self._counter("cde_shadow_decisions", "Shadow decisions", "fate")
@@ -57,6 +58,7 @@ class Metrics:
         """Ask these, at each scrape, how they are."""
         self._registry.register(_State(log, releases))
         log.writer.on_commit = self.committed
+        log.writer.on_damaged_key = self._damaged_keys.inc
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count a request; `route` is the pattern, never the path, and `method` one of few."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import rfc8785
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from cde_domain.digests import sha256_of
 from cde_serving.signing import SignatureError, SigningKey, TrustedKeys
@@ -89,7 +89,7 @@ def read_checkpoints(path: Path, trusted: TrustedKeys) -> tuple[list[Checkpoint]
     for number, line in enumerate(lines, start=1):
         try:
             checkpoint = _read_line(line, trusted)
-        except (SignatureError, ValueError) as error:
+        except (SignatureError, ValueError, RecursionError) as error:
             problems.append(f"{path.name} line {number} {_told(error)}")
         else:
             checkpoints.append(checkpoint)
@@ -116,7 +116,7 @@ def _read_line(line: bytes, trusted: TrustedKeys) -> Checkpoint:
 
 
 def _told(error: Exception) -> str:
-    return "is no checkpoint" if isinstance(error, ValidationError | json.JSONDecodeError) else str(error)
+    return str(error) if isinstance(error, SignatureError) else "is no checkpoint"
 
 
 def _last_line(descriptor: int) -> tuple[int, bytes]:

@@ -1,5 +1,6 @@
 """Opening the decision log's database: durable, at the newest schema, and no table that is not ours."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, make_url
 
 BUSY_TIMEOUT_SECONDS = 5
+FOLDING_SECONDS = 10.0
 WAL_PAGES = 4000  # 16 MB: a page that changes often is moved to the database once, not each time
 MIGRATIONS = Path(__file__).parent / "migrations"
 MIGRATION_LOCK = 4_021_977  # any number that the other users of the database do not lock
@@ -59,6 +61,34 @@ def open_reader(url: str) -> Engine:
     return engine
 
 
+def fold_in(engine: Engine) -> bool:
+    """
+    Move all of SQLite's write-ahead log into the database and empty it; whether that could be done.
+
+    What was overwritten in the database is otherwise still in the pages that were written before. It waits for other
+    connections up to `FOLDING_SECONDS`.
+    """
+    if engine.dialect.name != "sqlite":
+        return True
+    until = time.monotonic() + FOLDING_SECONDS
+    pooled = engine.raw_connection()  # outside a transaction, in which it cannot be done
+    try:
+        cursor = pooled.cursor()
+        while True:
+            try:
+                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                row = cursor.fetchone()
+                if row is not None and row[0] == 0:
+                    return True
+            except engine.dialect.loaded_dbapi.OperationalError:
+                pass  # locked: another connection is at it
+            if time.monotonic() >= until:
+                return False
+            time.sleep(0.05)
+    finally:
+        pooled.close()
+
+
 def _migrate(connection: Connection) -> None:
     from alembic import command
     from alembic.config import Config
@@ -95,6 +125,7 @@ def _configure_sqlite(connection: Any, _: object) -> None:
         "journal_mode=WAL",
         "synchronous=FULL",
         f"wal_autocheckpoint={WAL_PAGES}",
+        "secure_delete=ON",  # a shredded key is overwritten, not left in a free part of a page
     ):
         connection.execute(f"PRAGMA {pragma}")
 

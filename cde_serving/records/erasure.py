@@ -1,5 +1,6 @@
 """Erasing a customer: restricted at once, shredded when the law no longer asks to keep (GDPR articles 17 and 18)."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -9,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from cde_domain.clock import Clock, utc_now
+from cde_serving.records.database import fold_in
 from cde_serving.records.names import iso, record_id_at
 from cde_serving.records.record import DEFAULT_TENANT, Event, Kind
 from cde_serving.records.schema import api_keys, customer_keys, records
@@ -21,6 +23,10 @@ _whole = customer_keys.c.wrapped.is_not(None)
 
 class UnknownCustomerError(LookupError):
     """Nothing is recorded of a customer."""
+
+
+class CopiesRemainError(RuntimeError):
+    """A key was shredded, but the database's write-ahead log still holds it."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,8 @@ class Eraser:
         Raises:
             UnknownCustomerError: nothing is recorded of this customer.
             LogUnavailableError: the erasure could not be recorded, so it was not done.
+            CopiesRemainError: it was done, but for copies that another connection keeps from being removed; asking
+                again removes them.
         """
         customer = self._log.master.token("customer", tenant, customer_id)
         before = self._whole_keys(customer)
@@ -59,11 +67,17 @@ class Eraser:
             await self._note("restriction", customer, tenant, keep_days=0 if at_once else self._retention_days)
         if any(key.erase_after <= iso(self._clock()) for key in self._whole_keys(customer)):
             await self._note("erasure", customer, tenant)
+        await self._remove_copies()
         after = self._whole_keys(customer)
         return Erasure(len(before) - len(after), max((key.erase_after for key in after), default=None))
 
     async def shred_due(self) -> int:
-        """Shred the data of every customer who was restricted and whose retention has ended; return how many."""
+        """
+        Shred the data of every customer who was restricted and whose retention has ended; return how many.
+
+        Raises:
+            LogUnavailableError, CopiesRemainError: as `erase`.
+        """
         due = (
             sa.select(customer_keys.c.customer, sa.func.min(records.c.tenant).label("tenant"))
             .join(records, records.c.customer == customer_keys.c.customer)
@@ -74,7 +88,16 @@ class Eraser:
         customers = self._ask(due)
         for row in customers:
             await self._note("erasure", row.customer, row.tenant)
+        await self._remove_copies()
         return len(customers)
+
+    async def _remove_copies(self) -> None:
+        # Even if nothing was shredded now: an earlier erasure may have left some.
+        if not await asyncio.to_thread(fold_in, self._log.read_engine):
+            raise CopiesRemainError(
+                "copies of shredded keys may remain in the database's write-ahead log, since another connection is "
+                "reading it: run this again, and stop what reads the log if that does not help"
+            )
 
     async def _note(self, kind: Kind, customer: str, tenant: str, keep_days: int = 0) -> None:
         now = self._clock()
@@ -107,19 +130,22 @@ def gone_customers(engine: Engine) -> set[str]:
         return set(connection.execute(gone).scalars())
 
 
-def carry_out(connection: Connection, event: Event) -> None:
-    """Do what an event says, in the transaction that records it: neither happens without the other."""
+def carry_out(connection: Connection, event: Event) -> dict[str, str | None]:
+    """
+    Do what an event says, in the transaction that records it: neither happens without the other.
+
+    Returns the numbers of the customer's keys that it was done to, with the time until which a restricted one is kept.
+    """
     if event.kind in ("key_created", "key_revoked"):
         _carry_out_on_api_key(connection, event)
-        return
-    if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql("PRAGMA secure_delete=ON")  # a shredded key is overwritten, not left in a free page
+        return {}
+    done: dict[str, str | None] = {}
     of_customer = customer_keys.c.customer == event.customer
     if event.kind == "erasure":
         due = customer_keys.c.erase_after <= event.at
-        connection.execute(
-            sa.update(customer_keys).where(of_customer, _whole, due).values(wrapped=None, erased_at=event.at)
-        )
+        shredded = sa.update(customer_keys).where(of_customer, _whole, due).values(wrapped=None, erased_at=event.at)
+        numbers = connection.execute(shredded.returning(customer_keys.c.number)).scalars()
+        done = dict.fromkeys(map(str, sorted(numbers)))
     elif event.kind == "restriction":
         for key in connection.execute(sa.select(customer_keys).where(of_customer, _whole).with_for_update()).all():
             until = iso(datetime.fromisoformat(key.last_used_at) + timedelta(days=event.keep_days))
@@ -128,6 +154,8 @@ def carry_out(connection: Connection, event: Event) -> None:
                 .where(of_customer, customer_keys.c.number == key.number)
                 .values(restricted_at=key.restricted_at or event.at, erase_after=min(key.erase_after or until, until))
             )
+            done[str(key.number)] = min(key.erase_after or until, until)
+    return done
 
 
 def _carry_out_on_api_key(connection: Connection, event: Event) -> None:

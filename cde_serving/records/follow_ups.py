@@ -97,7 +97,7 @@ def follow_up_rows(
     master: MasterKey,
     entries: Sequence[tuple[FollowUp, str | None]],
     now: str,
-) -> list[dict[str, Any] | LookupError]:
+) -> list[dict[str, Any] | LookupError | VaultError]:
     """
     The rows of follow-ups with their idempotency tokens, not yet chained, or why one cannot be recorded.
 
@@ -119,12 +119,12 @@ def follow_up_rows(
 
 def _row(
     master: MasterKey, entry: FollowUp, token: str | None, subject: RowMapping | None, now: str
-) -> dict[str, Any] | LookupError:
+) -> dict[str, Any] | LookupError | VaultError:
     if subject is None or subject["tenant"] != entry.tenant:
         return UnknownDecisionError(entry.content.decision_id)
     try:
         key = _key(master, subject)
-    except ErasedError as error:
+    except (ErasedError, VaultError) as error:
         return error
     content = entry.content
     review = content if isinstance(content, Review) else None

@@ -14,6 +14,7 @@ from cde_domain.decisions.engine import DecidedBy, Decision, Routing
 from cde_domain.decisions.review import reviewed_as
 from cde_domain.features.feature import Feature
 from cde_domain.release import Bundle, BundleError, load_bundle
+from cde_serving.records.raw import shown
 from cde_serving.records.record import DEFAULT_TENANT, ErasedError, Kind, Record
 from cde_serving.records.store import RecordStore
 from cde_serving.records.vault import VaultError
@@ -54,17 +55,19 @@ class Replayer:
         """Take one decision again; None if there is no such decision."""
         try:
             record = self._store.get(record_id, tenant, REPLAYED)
+            return self._again(record) if record else None
         except ErasedError:
             return Replay(record_id, "erased")
         except VaultError as error:
             return Replay(record_id, "impossible", detail=str(error))
-        return self._again(record) if record else None
+        except Exception as error:  # a changed column can hold anything; a message can quote it
+            return Replay(shown(record_id), "impossible", detail=f"the record cannot be read: {type(error).__name__}")
 
     def replay_all(self) -> Iterator[Replay]:
         """Take every decision again."""
         for record_id, tenant in self._store.ids(REPLAYED):
-            if replay := self.replay(record_id, tenant):
-                yield replay
+            again = self.replay(record_id, tenant)
+            yield again or Replay(shown(record_id), "impossible", detail="the record cannot be found by its id")
 
     def _again(self, record: Record) -> Replay:
         bundle = self._bundle(record.versions.bundle)

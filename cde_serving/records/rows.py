@@ -13,7 +13,7 @@ from cde_serving.records.monitoring import Apart
 from cde_serving.records.record import Event, Record
 from cde_serving.records.schema import records
 from cde_serving.records.statements import Statements
-from cde_serving.records.vault import CustomerKey, MasterKey, new_key, seal
+from cde_serving.records.vault import CustomerKey, MasterKey, VaultError, new_key, seal
 
 _pack = msgspec.msgpack.Encoder().encode
 _json = msgspec.json.Encoder().encode
@@ -43,22 +43,30 @@ class Head:
 
 def keys_of(
     connection: Connection, statements: Statements, master: MasterKey, customers: set[str], now: str
-) -> dict[str, CustomerKey]:
-    """The keys in use of customers, by token; who has none, or a restricted one, gets a new one."""
+) -> dict[str, CustomerKey | VaultError]:
+    """
+    The keys in use of customers, by token; who has none, or a restricted one, gets a new one.
+
+    A damaged key is an error of this customer alone; it gets no successor, which would hide the damage.
+    """
     if not customers:
         return {}
     latest: dict[str, tuple[int, bytes | None, str | None]] = {}
     for customer, number, wrapped, restricted_at in statements.keys_of(connection, customers):
         latest[customer] = (number, wrapped, restricted_at)  # they come in the order of their numbers
-    keys: dict[str, CustomerKey] = {}
+    keys: dict[str, CustomerKey | VaultError] = {}
     fresh, used = [], []
     for customer in sorted(customers):
         number, wrapped, restricted_at = latest.get(customer, (0, None, None))
         if wrapped is not None and restricted_at is None:
-            keys[customer] = CustomerKey(number, master.unwrap(wrapped, customer, number))
+            try:
+                keys[customer] = CustomerKey(number, master.unwrap(wrapped, customer, number))
+            except VaultError as error:
+                keys[customer] = error
+                continue
             used.append({"in_use": customer, "in_use_number": number, "last_used_at": now})
         else:
-            key = keys[customer] = CustomerKey(number + 1, new_key())
+            keys[customer] = key = CustomerKey(number + 1, new_key())
             wrapped = master.wrap(key.secret, customer, key.number)
             fresh.append({"customer": customer, "number": key.number, "last_used_at": now, "wrapped": wrapped})
     statements.keep_keys(connection, fresh, used)
@@ -119,8 +127,9 @@ def protected_row(record: Record, decision: Mapping[str, Any], record_id: str, k
     }
 
 
-def event_row(event: Event, now: str) -> dict[str, Any]:
-    """The row of an event, not yet chained."""
+def event_row(event: Event, now: str, keys: Mapping[str, str | None]) -> dict[str, Any]:
+    """The row of an event and what was done to which keys, not yet chained: the hash is over both."""
+    about = keys if event.kind in ("restriction", "erasure") else [event.reason] if event.reason else None
     return {
         **_unused,
         "record_id": event.record_id,
@@ -132,5 +141,5 @@ def event_row(event: Event, now: str) -> dict[str, Any]:
         "recorded_at": now,
         "customer": event.customer,
         "decided_by": event.by,
-        "reason_codes": _json([event.reason]).decode() if event.reason else None,
+        "reason_codes": None if about is None else _json(about).decode(),
     }

@@ -6,6 +6,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine, RowMapping
 
+from cde_serving.records.raw import raw_reader, raw_rows
 from cde_serving.records.record import (
     DEFAULT_TENANT,
     ErasedError,
@@ -64,9 +65,9 @@ class RecordStore:
     def ids(self, kinds: Collection[Kind] = DECISIONS) -> Iterator[tuple[str, str]]:
         """Id and tenant of every decision of some kinds, in the order of the chains."""
         query = sa.select(records.c.record_id, records.c.tenant).where(records.c.kind.in_(kinds))
-        with self._engine.connect().execution_options(yield_per=ROWS_AT_ONCE) as connection:
-            for row in connection.execute(query.order_by(records.c.chain, records.c.sequence)):
-                yield row.record_id, row.tenant
+        with raw_reader(self._engine) as connection:
+            for row in raw_rows(connection, query.order_by(records.c.chain, records.c.sequence)):
+                yield row["record_id"], row["tenant"]
 
     def all(self) -> Iterator[tuple[str, Record | None]]:
         """The id of every decision in the order of the chains, with its record; None for an erased one."""

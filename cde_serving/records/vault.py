@@ -130,5 +130,5 @@ def unseal(key: bytes, sealed: bytes, record_id: str) -> bytes:
 def _decrypt(cipher: AESGCM, sealed: bytes, bound_to: str) -> bytes:
     try:
         return cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], bound_to.encode())
-    except (InvalidTag, ValueError):
+    except (InvalidTag, ValueError, TypeError):  # SQLite keeps text in a column of bytes
         raise VaultError("a ciphertext was changed, or belongs to another key or record") from None

@@ -1,20 +1,22 @@
 """Verifying the decision log: is every record the one that was written, and are they all there?"""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Engine
 
 from cde_serving.records.chain import FIRST, record_hash
 from cde_serving.records.checkpoints import Checkpoint, by_chain, read_checkpoints
-from cde_serving.records.schema import customer_keys, records
+from cde_serving.records.raw import raw_reader, raw_rows, shown
+from cde_serving.records.schema import records
+from cde_serving.records.vault import MasterKey
+from cde_serving.records.verify_keys import KeyEvents, key_problems
 from cde_serving.records.writer import CHECKPOINT_RECORDS, LARGEST_COMMIT
 from cde_serving.signing import TrustedKeys
 
-ROWS_AT_ONCE = 1000
 MOST_UNSIGNED = CHECKPOINT_RECORDS + LARGEST_COMMIT  # a chain never has more records after its last checkpoint
 
 
@@ -34,18 +36,26 @@ class Verification:
     unsigned: int
 
 
-def verify_log(engine: Engine, checkpoints: Path, trusted: TrustedKeys) -> Verification:
-    """Verify all chains of a database against their signed checkpoints."""
+def verify_log(
+    engine: Engine, checkpoints: Path, trusted: TrustedKeys, master: MasterKey | None = None
+) -> Verification:
+    """
+    Verify all chains of a database against their signed checkpoints, and the customers' keys against the chains.
+
+    Without the master key it stays open whether the customers' keys can be unwrapped.
+    """
     signed, problems = read_checkpoints(checkpoints, trusted)
     expected = by_chain(signed)
     found: dict[str, _Chain] = {}
-    with engine.connect() as connection:
-        for row in _rows(connection):
+    events = KeyEvents()
+    with raw_reader(engine) as connection:
+        for row in raw_rows(connection, sa.select(records).order_by(records.c.chain, records.c.sequence)):
+            events.take_in(row)
             chain = found.get(row["chain"])
             if chain is None:
                 chain = found[row["chain"]] = _Chain(row["chain"], expected.get(row["chain"], []), problems)
             chain.follow(row)
-        problems += _keys(connection)
+        problems += key_problems(connection, events, master)
     for name in expected.keys() - found.keys():
         found[name] = _Chain(name, expected[name], problems)
     unsigned = sum(chain.end() for chain in found.values())
@@ -77,16 +87,20 @@ class _Chain:
         """Take in the next record."""
         self.count += 1
         sequence = row["sequence"]
+        place = f"record {shown(sequence)} ({shown(row['record_id'])})"
+        if not isinstance(sequence, int):
+            self._problem(f"{place} was changed: its number is none")
+            return
         if sequence != self._sequence + 1:
             self._problem(f"lacks {_records(self._sequence + 1, sequence - 1)}")
         elif row["previous"] != self._hash:
-            self._problem(f"record {sequence} ({row['record_id']}) does not follow from record {self._sequence}")
+            self._problem(f"{place} does not follow from record {self._sequence}")
         try:
             actual = record_hash(row)
-        except KeyError:
+        except (KeyError, TypeError, ValueError, OverflowError):  # a column holds what its type cannot
             actual = ""
         if actual != row["hash"]:
-            self._problem(f"record {sequence} ({row['record_id']}) was changed")
+            self._problem(f"{place} was changed")
         self._sequence = sequence
         self._hash = row["hash"]
         self._compare()
@@ -118,35 +132,8 @@ class _Chain:
             self._agreed = checkpoint.sequence
 
     def _problem(self, what: str) -> None:
-        self._problems.append(f"chain {self._name[:12]} {what}")
+        self._problems.append(f"chain {shown(self._name)[:12]} {what}")
 
 
 def _records(first: int, last: int) -> str:
     return f"record {first}" if first == last else f"records {first} to {last}"
-
-
-def _rows(connection: Connection) -> Iterator[Mapping[str, Any]]:
-    query = sa.select(records).order_by(records.c.chain, records.c.sequence)
-    for row in connection.execution_options(yield_per=ROWS_AT_ONCE).execute(query):
-        yield dict(row._mapping)
-
-
-def _keys(connection: Connection) -> list[str]:
-    """What is wrong with the customers' keys: every one is there, or its erasure is in a chain."""
-    of_record = sa.and_(records.c.customer == customer_keys.c.customer, records.c.key_number == customer_keys.c.number)
-    lost = (
-        sa.select(records.c.chain, records.c.sequence, records.c.record_id)
-        .join(customer_keys, of_record, isouter=True)
-        .where(records.c.key_number.is_not(None), customer_keys.c.customer.is_(None))
-    )
-    noted = sa.select(records.c.customer).where(records.c.kind == "erasure")
-    shredded = sa.select(customer_keys.c.customer, customer_keys.c.number).where(
-        customer_keys.c.wrapped.is_(None), customer_keys.c.customer.not_in(noted)
-    )
-    return [
-        f"chain {row.chain[:12]} record {row.sequence} ({row.record_id}) cannot be read: its customer's key was removed"
-        for row in connection.execute(lost)
-    ] + [
-        f"customer {row.customer[:12]} key {row.number} was shredded, but no chain holds the erasure"
-        for row in connection.execute(shredded)
-    ]

@@ -24,7 +24,7 @@ from cde_serving.records.record import Event, Record
 from cde_serving.records.rows import Head, chained, decision_row, event_row, keys_of, protected_row
 from cde_serving.records.schema import vault
 from cde_serving.records.statements import Statements
-from cde_serving.records.vault import CustomerKey, MasterKey
+from cde_serving.records.vault import CustomerKey, MasterKey, VaultError
 
 LARGEST_COMMIT = 256
 CHECKPOINT_RECORDS = 1000
@@ -79,7 +79,7 @@ class Writer:
     A commit a disk flush long so carries every request of the moment. Keys are looked up and payloads sealed in the
     same transaction. The end of the chain is signed into the checkpoint file every second, every thousand records and
     when the writer closes. `problem` and `sealing_problem` say what fails at the moment; `on_commit` is told of each
-    commit how many records and seconds it had.
+    commit how many records and seconds it had, `on_damaged_key` of each customer or decision whose key cannot be read.
     """
 
     def __init__(
@@ -88,6 +88,7 @@ class Writer:
         self.problem: str | None = None
         self.sealing_problem: str | None = None
         self.on_commit: Callable[[int, float], None] = lambda records, seconds: None
+        self.on_damaged_key: Callable[[], None] = lambda: None
         self.chain = uuid.uuid4().hex
         self._engine = engine
         self._statements = Statements(engine.dialect)
@@ -97,6 +98,7 @@ class Writer:
         self._queue: queue.Queue[_Waiting | None] = queue.Queue(queue_limit)
         self._in_progress: set[str] = set()
         self._committing: list[_Waiting] = []
+        self._damaged: set[str] = set()  # the tokens or decisions whose keys were found damaged
         self._closed = False
         self._entrance = threading.Lock()  # nothing enters the queue once the writer is told to close
         self._head = Head(self.chain, 0, "")  # the last that was committed
@@ -268,9 +270,7 @@ class Writer:
         earlier = self._recorded_earlier(connection, batch)
         results: list[Result] = [earlier.get(waiting.idempotency) for waiting in batch]
         fresh = [waiting for waiting, known in zip(batch, results, strict=True) if known is None]
-        for waiting in fresh:
-            if isinstance(waiting.entry, Event):
-                carry_out(connection, waiting.entry)
+        done = {one.entry.record_id: carry_out(connection, one.entry) for one in fresh if isinstance(one.entry, Event)}
         customers = {waiting.customer for waiting in fresh if isinstance(waiting.entry, Record)}
         keys = keys_of(connection, self._statements, self._master, customers, now)
         following = [(one.entry, one.idempotency) for one in fresh if isinstance(one.entry, FollowUp)]
@@ -280,17 +280,31 @@ class Writer:
             if results[place] is not None:
                 continue
             if isinstance(waiting.entry, Record):
-                rows += self._rows_of_decision(waiting, waiting.entry, keys[waiting.customer], now)
+                key = keys[waiting.customer]
+                if isinstance(key, VaultError):
+                    results[place] = self._unreadable(waiting.customer)
+                else:
+                    rows += self._rows_of_decision(waiting, waiting.entry, key, now)
             elif isinstance(waiting.entry, Event):
-                rows.append(event_row(waiting.entry, now))
+                rows.append(event_row(waiting.entry, now, done[waiting.entry.record_id]))
             elif isinstance(row := next(follow_ups), dict):
                 rows.append(row)
             else:
-                results[place] = row
+                results[place] = (
+                    self._unreadable(waiting.entry.content.decision_id) if isinstance(row, VaultError) else row
+                )
         head = chained(self._head, rows)
         if rows:
             self._statements.insert(connection, rows)
         return head, results
+
+    def _unreadable(self, subject: str) -> LogUnavailableError:
+        """Why what concerns a customer whose key is damaged cannot be recorded; logged once for each subject."""
+        if subject not in self._damaged:
+            self._damaged.add(subject)
+            self.on_damaged_key()
+            log.error("a customer's key cannot be read: run `cde verify-log`", subject=subject[:32])
+        return LogUnavailableError("it could not be recorded: the customer's key cannot be read")
 
     def _rows_of_decision(
         self, waiting: _Waiting, entry: Record, key: CustomerKey, now: str

@@ -205,3 +205,27 @@ def test_a_decision_that_comes_while_the_log_closes_is_answered(tmp_path: Path, 
     with pytest.raises(LogUnavailableError, match="closed"):  # and the key is not left in use
         asyncio.run(asyncio.wait_for(log.record(numbered(1, idempotency_key="k")), 2))
     log.close()
+
+
+@pytest.mark.parametrize("damaged", [bytes(60), "text"])
+def test_a_damaged_customer_key_fails_its_own_decisions_alone(
+    log: DecisionLog, path: Path, damaged: bytes | str
+) -> None:
+    """Others of the same commit are recorded, and the log is as ready as before."""
+    asyncio.run(log.record(numbered(1)))
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE customer_keys SET wrapped = ?", (damaged,))
+
+    async def together() -> list[bytes | BaseException]:
+        others = RECORD.payload.__replace__(customer_id="customer-2")
+        records = (numbered(2), numbered(3, payload=others), numbered(4), numbered(5, payload=others))
+        return await asyncio.gather(*map(log.record, records), return_exceptions=True)
+
+    told = []
+    log.writer.on_damaged_key = lambda: told.append(1)
+    first, second, third, fourth = asyncio.run(together())
+
+    assert isinstance(first, LogUnavailableError)
+    assert isinstance(third, LogUnavailableError)
+    assert second == fourth == RECORD.payload.answer
+    assert (3, None, [1]) == (rows(path), log.problem, told)

@@ -10,7 +10,8 @@ import pytest
 import sqlalchemy as sa
 
 from cde_serving.decision_log import DecisionLog, ErasedError
-from cde_serving.records.erasure import Eraser, UnknownCustomerError
+from cde_serving.records import database
+from cde_serving.records.erasure import CopiesRemainError, Eraser, UnknownCustomerError
 from cde_serving.records.record import DEFAULT_TENANT
 from cde_serving.records.schema import customer_keys
 from cde_serving.records.verify import verify_log
@@ -160,6 +161,46 @@ def test_a_shredded_key_is_nowhere_in_the_file(tmp_path: Path, calendar: Calenda
 
     stored = b"".join(path.read_bytes() for path in tmp_path.glob("decisions.sqlite*"))
     assert not [start for start in range(len(wrapped) - 8) if wrapped[start : start + 8] in stored]
+
+
+def test_a_shredded_key_is_nowhere_while_the_service_runs(tmp_path: Path, calendar: Calendar) -> None:
+    """Not in the write-ahead log of a database that two writers have open, and not in a page that was split."""
+    with closing(open_log(tmp_path, clock=calendar)) as service, closing(open_log(tmp_path, clock=calendar)) as log:
+
+        async def fill() -> None:
+            for number in range(40):  # more than a page holds
+                payload = RECORD.payload.__replace__(customer_id=f"customer-{number}")
+                await service.record(numbered(number, payload=payload))
+
+        asyncio.run(fill())
+        with log.read_engine.connect() as connection:
+            keys = dict(connection.execute(sa.select(customer_keys.c.customer, customer_keys.c.wrapped)).all())
+        for number in range(0, 40, 8):
+            asyncio.run(eraser(log, calendar).erase(f"customer-{number}"))
+        for number in range(0, 40, 8):
+            asyncio.run(eraser(log, calendar).erase(f"customer-{number}", at_once=True))
+        asyncio.run(service.record(numbered(100)))
+        stored = b"".join(path.read_bytes() for path in tmp_path.glob("decisions.sqlite*"))
+
+    wrapped = [keys[service.master.token("customer", "default", f"customer-{number}")] for number in range(0, 40, 8)]
+    assert not [one for one in wrapped if any(one[start : start + 8] in stored for start in range(len(one) - 8))]
+
+
+def test_copies_that_cannot_be_removed_are_told(
+    tmp_path: Path, calendar: Calendar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader that holds the write-ahead log makes an erasure incomplete; once it is gone, asking again completes."""
+    monkeypatch.setattr(database, "FOLDING_SECONDS", 0.0)
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_SECONDS", 0)
+    with closing(open_log(tmp_path, clock=calendar)) as log:
+        asyncio.run(log.record(numbered(1)))
+        with log.read_engine.connect() as reader:
+            reader.execute(sa.select(customer_keys)).all()
+            with pytest.raises(CopiesRemainError, match="run this again"):
+                asyncio.run(eraser(log, calendar).erase("customer-1", at_once=True))
+
+        assert 0 == asyncio.run(eraser(log, calendar).erase("customer-1", at_once=True)).shredded
+        assert b"" == (tmp_path / "decisions.sqlite-wal").read_bytes()
 
 
 def test_the_database_holds_no_personal_value(desk: Desk, tmp_path: Path) -> None:

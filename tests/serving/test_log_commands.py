@@ -64,6 +64,27 @@ def test_a_changed_log_is_not_verified(office: Office) -> None:
     assert f"record 2 ({office.decisions[1]}) was changed" in result.output
 
 
+def test_without_the_master_key_the_customers_keys_are_not_checked(office: Office) -> None:
+    """An auditor who may read no personal data verifies the chains, and is told what that leaves open."""
+    (office.home / "keys" / "master.key").unlink()
+
+    result = office.type("verify-log")
+
+    assert 0 == result.exit_code
+    assert "Whether the customers' keys are whole was not checked" in result.output
+
+
+def test_a_damaged_customer_key_is_not_verified(office: Office) -> None:
+    """Exit status 1: its decisions cannot be read any more."""
+    with sqlite3.connect(office.database) as database:
+        database.execute("UPDATE customer_keys SET wrapped = zeroblob(60)")
+
+    result = office.type("verify-log")
+
+    assert 1 == result.exit_code
+    assert "key 1 was changed: it cannot be unwrapped" in result.output
+
+
 def test_a_log_is_verified_with_a_copy_of_the_checkpoints(office: Office, tmp_path: Path) -> None:
     """A witness elsewhere knows more than the files beside the database."""
     checkpoints = office.home / NAME / "checkpoints.jsonl"

@@ -17,11 +17,15 @@ from sqlalchemy.engine import Connection
 from cde_serving.decision_log import LogUnavailableError
 from cde_serving.records import writer
 from cde_serving.records.chain import record_hash
-from cde_serving.records.database import open_engines
+from cde_serving.records.database import open_engines, open_reader
+from cde_serving.records.erasure import Eraser
+from cde_serving.records.replay import Replayer
 from cde_serving.records.schema import customer_keys, metadata, records
+from cde_serving.records.store import RecordStore
+from cde_serving.records.vault import MasterKey
 from cde_serving.records.verify import Verification, verify_log
 from cde_serving.signing import TrustedKeys
-from tests.serving.helpers import numbered, open_log
+from tests.serving.helpers import NOON, numbered, open_log
 
 RECORDS = 25
 
@@ -38,7 +42,11 @@ class Written:
         return self.folder / "checkpoints.jsonl"
 
     def verify(self) -> Verification:
-        return verify_log(self.engine, self.checkpoints, TrustedKeys.read(self.folder / "log.pub"))
+        return verify_log(self.engine, self.checkpoints, TrustedKeys.read(self.folder / "log.pub"), self.master)
+
+    @property
+    def master(self) -> MasterKey:
+        return MasterKey.open(self.folder / "master.key", create=False)
 
     def problems(self) -> list[str]:
         """What is wrong, without the chain's name."""
@@ -225,6 +233,84 @@ def test_a_key_shredded_behind_the_logs_back_is_found(written: Written) -> None:
     written.change(lambda db: db.execute(sa.update(customer_keys).values(wrapped=None)))
 
     assert written.problems() == ["key 1 was shredded, but no chain holds the erasure"]
+
+
+def of_key(number: int, **values: Any) -> Callable[[Connection], Any]:
+    """A change of one of the only customer's keys."""
+    return lambda db: db.execute(sa.update(customer_keys).where(customer_keys.c.number == number).values(values))
+
+
+@pytest.fixture
+def restricted(log_url: str, tmp_path: Path) -> Iterator[Written]:
+    """A log of a customer whose key 1 was shredded, whose key 2 is restricted, and whose key 3 is in use."""
+    with closing(open_log(tmp_path, log_url)) as log:
+        for number in (1, 2, 3):
+            asyncio.run(log.record(numbered(number)))
+            if number < 3:
+                eraser = Eraser(log, "loans", retention_days=9, by="person:officer", clock=lambda: NOON)
+                asyncio.run(eraser.erase("customer-1", at_once=number == 1))
+    engine = open_reader(log_url)
+    yield Written(engine, tmp_path)
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (of_key(1, wrapped=b"\0" * 60), "key 1 was put back after its erasure"),
+        (of_key(1, erased_at="2026-01-01T00:00:00.000000Z"), "key 1 was shredded at another time"),
+        (of_key(2, wrapped=b"\0" * 60), "key 2 was changed: it cannot be unwrapped"),
+        (of_key(2, wrapped=None), "key 2 was shredded, but no chain holds the erasure"),
+        (of_key(2, restricted_at=None, erase_after=None), "key 2 was restricted, and its restriction was removed"),
+        (of_key(2, erase_after="2099-01-01T00:00:00.000000Z"), "key 2 is to be erased at another time"),
+        (of_key(3, wrapped=b"\0" * 60), "key 3 was changed: it cannot be unwrapped"),
+        (of_key(3, restricted_at="2026-03-02T12:00:00.000000Z"), "key 3 is restricted, but no chain holds"),
+        (of_key(3, wrapped=None, erased_at="2026-03-02T12:00:00.000000Z"), "key 3 was shredded, but no chain holds"),
+        (of_key(3, erase_after="2026-03-02T12:00:00.000000Z"), "key 3 is to be erased, but no chain holds"),
+    ],
+)
+def test_an_edited_customer_key_is_found_at_its_number(
+    restricted: Written, change: Callable[[Connection], Any], told: str
+) -> None:
+    """A key is in no chain itself, but what was done to it is, and the master key knows what it wrapped."""
+    assert () == restricted.verify().problems
+    restricted.change(change)
+
+    assert told in " ".join(restricted.problems())
+
+
+def test_keys_of_another_master_key_are_told_once(written: Written) -> None:
+    """A wrong key in the settings is not a thousand changed ones."""
+    (written.folder / "master.key").write_text("ab" * 32)
+
+    assert ["no key was unwrapped"] == [problem.split(": ")[-1] for problem in written.verify().problems]
+
+
+@pytest.mark.parametrize("sql", ["'abc'", "x'00'", "CAST(x'ff' AS TEXT)", "1.5"])
+@pytest.mark.parametrize("column", [column.name for column in records.columns])
+def test_a_value_of_another_type_is_found_at_its_record(tmp_path: Path, column: str, sql: str) -> None:
+    """SQLite keeps anything in any column; the records after it are verified all the same."""
+    with closing(open_log(tmp_path)) as log:
+        asyncio.run(record_all(log, range(1, 4)))
+    engine = open_reader(f"sqlite:///{tmp_path / 'decisions.sqlite'}")
+    changed = Written(engine, tmp_path)
+    changed.change(lambda db: db.exec_driver_sql(f"UPDATE records SET {column} = {sql} WHERE sequence = 2"))
+    replayed = list(Replayer(RecordStore(engine, changed.master)).replay_all())
+
+    problems = " ".join(changed.verify().problems)
+    "".join(changed.verify().problems).encode()
+    engine.dispose()
+    assert f"{2:032x}" in problems if column != "record_id" else "record 2 (" in problems
+    assert "was changed" in problems
+    assert {f"{1:032x}", f"{3:032x}"} <= {one.record_id for one in replayed}
+
+
+def test_a_checkpoint_of_brackets_is_found(written: Written) -> None:
+    """However deep, it is a line that is no checkpoint."""
+    with written.checkpoints.open("ab") as file:
+        file.write(b"[" * 100_000 + b"\n")
+
+    assert ("checkpoints.jsonl line 8 is no checkpoint",) == written.verify().problems
 
 
 def test_every_process_writes_a_chain_of_its_own(written: Written, log_url: str) -> None:
