@@ -51,7 +51,9 @@ def _measure(parts: Sequence[Part], rounds: int, seconds: int, home: Path, conso
         figures |= size.measure(home, console)
     if "http" in parts:
         figures |= http.measure(lender, rounds, seconds, console)
-    LATEST.write_text(json.dumps({"machine": machine, **figures}, indent=2) + "\n", encoding="utf-8")
+    before = json.loads(LATEST.read_text(encoding="utf-8")) if LATEST.exists() else {}
+    kept = before if before.get("machine") == machine else {}
+    LATEST.write_text(json.dumps({**kept, "machine": machine, **figures}, indent=2) + "\n", encoding="utf-8")
     console.print(f"written to {LATEST}")
 
 
