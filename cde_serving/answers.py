@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -10,6 +10,8 @@ from cde_domain.decisions.engine import DecidedBy, Decision
 from cde_domain.decisions.policy import Outcome
 from cde_domain.decisions.variants import Variant
 from cde_domain.release import Bundle
+from cde_serving.records.names import iso
+from cde_serving.records.record import Payload, Record, Versions
 
 VERSION_DIGITS = 12  # of the bundle's digest: enough to name a model, short enough to read
 
@@ -79,4 +81,20 @@ def answer_to(
         policy_version=bundle.engine.policy.version,
         portfolio=bundle.portfolio.name,
         variant=variant,
+    )
+
+
+def record_of(answer: Answer, decided_by: DecidedBy, payload: Payload, versions: Versions, **more: Any) -> Record:
+    """The record of an answer; `more` are its fields that no answer has."""
+    return Record(
+        record_id=answer.decision_id,
+        applied_at=iso(answer.applied_at),
+        portfolio=answer.portfolio,
+        payload=payload,
+        decision=answer.decision.value,
+        decided_by=decided_by.value,
+        reason_codes=answer.reason_codes,
+        variant=answer.variant.value,
+        versions=versions,
+        **more,
     )

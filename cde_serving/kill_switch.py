@@ -10,7 +10,6 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
 from cde_domain.clock import Clock, utc_now
-from cde_serving.records.names import iso, record_id_at
 from cde_serving.records.record import Event
 from cde_serving.records.schema import records
 from cde_serving.watched import Watched
@@ -98,7 +97,4 @@ async def turn(
     Raises:
         LogBusyError, LogUnavailableError: it could not be recorded, so it does not hold.
     """
-    now = clock()
-    await log.note(
-        Event(record_id=record_id_at(now), kind=kind, at=iso(now), portfolio=portfolio, by=by, reason=reason)
-    )
+    await log.note(Event.of(kind, clock(), portfolio=portfolio, by=by, reason=reason))

@@ -12,10 +12,10 @@ from cde_domain.decisions.variants import Variant
 from cde_domain.release import Bundle
 from cde_serving.access.key_ring import KeyRing
 from cde_serving.access.rates import Rates
-from cde_serving.answers import answer_to
+from cde_serving.answers import answer_to, record_of
 from cde_serving.applications import InvalidApplicationError, canonical, parse_application
 from cde_serving.deciding import decide
-from cde_serving.decision_log import DecisionLog, KeyReusedError, Record
+from cde_serving.decision_log import DecisionLog, KeyReusedError
 from cde_serving.enrichment import Enricher
 from cde_serving.explanations import Explain, Explainer
 from cde_serving.follow_ups import FollowUps
@@ -24,7 +24,7 @@ from cde_serving.intake import Intake, take_in
 from cde_serving.kill_switch import KillSwitch
 from cde_serving.metrics import Metrics
 from cde_serving.plan import CHAMPION_ALONE, PlanFollower
-from cde_serving.records.names import iso, record_id_at
+from cde_serving.records.names import record_id_at
 from cde_serving.records.record import DEFAULT_TENANT, Payload
 from cde_serving.records.versions import VersionsOf
 from cde_serving.shadows import Seen, Shadows
@@ -220,17 +220,12 @@ class Scorer:
         )
         idempotency_key, fingerprint = request or (None, None)
         recorded = await self.log.record(
-            Record(
-                record_id=answer.decision_id,
+            record_of(
+                answer,
+                decision.decided_by,
+                payload,
+                self._versions(bundle),
                 tenant=tenant,
-                applied_at=iso(applied_at),
-                portfolio=answer.portfolio,
-                payload=payload,
-                decision=answer.decision.value,
-                decided_by=decision.decided_by.value,
-                reason_codes=answer.reason_codes,
-                variant=answer.variant.value,
-                versions=self._versions(bundle),
                 idempotency_key=idempotency_key,
                 fingerprint=fingerprint,
                 protected=intake.protected,

@@ -15,11 +15,11 @@ import structlog
 from cde_domain.decisions.engine import Routing
 from cde_domain.decisions.variants import Variant
 from cde_domain.release import Bundle
-from cde_serving.answers import answer_to
+from cde_serving.answers import answer_to, record_of
 from cde_serving.applications import InvalidApplicationError, parse_application
 from cde_serving.deciding import decide
 from cde_serving.decision_log import DecisionLog, Record
-from cde_serving.records.names import iso, record_id_at
+from cde_serving.records.names import record_id_at
 from cde_serving.records.record import Payload
 from cde_serving.records.versions import VersionsOf
 
@@ -135,16 +135,6 @@ class Shadows:
             fetched=seen.fetched,
             about=seen.decision_id,
         )
-        return Record(
-            record_id=record_id,
-            kind="shadow",
-            tenant=seen.tenant,
-            applied_at=iso(seen.applied_at),
-            portfolio=answer.portfolio,
-            payload=payload,
-            decision=answer.decision.value,
-            decided_by=decision.decided_by.value,
-            reason_codes=answer.reason_codes,
-            variant=Variant.SHADOW.value,
-            versions=self._versions(bundle),
+        return record_of(
+            answer, decision.decided_by, payload, self._versions(bundle), kind="shadow", tenant=seen.tenant
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cde_domain.clock import Clock, utc_now
 from cde_serving.access.keys import ApiKey, ApiKeyError, new_api_key, read_keys
-from cde_serving.records.names import iso, record_id_at
+from cde_serving.records.names import iso
 from cde_serving.records.record import Event, Kind
 
 if TYPE_CHECKING:
@@ -71,12 +71,10 @@ class KeyIssuer:
         return key
 
     async def _note(self, kind: Kind, key: ApiKey, row: dict[str, str | None] | None = None) -> None:
-        now = self._clock()
         await self._log.note(
-            Event(
-                record_id=record_id_at(now),
-                kind=kind,
-                at=iso(now),
+            Event.of(
+                kind,
+                self._clock(),
                 portfolio=self._portfolio,
                 customer=key.key_id,
                 by=self._by,

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from cde_domain.clock import Clock, utc_now
 from cde_serving.records.database import fold_in
-from cde_serving.records.names import iso, record_id_at
+from cde_serving.records.names import iso
 from cde_serving.records.record import DEFAULT_TENANT, Event, Kind
 from cde_serving.records.schema import api_keys, customer_keys, records
 
@@ -100,12 +100,10 @@ class Eraser:
             )
 
     async def _note(self, kind: Kind, customer: str, tenant: str, keep_days: int = 0) -> None:
-        now = self._clock()
         await self._log.note(
-            Event(
-                record_id=record_id_at(now),
-                kind=kind,
-                at=iso(now),
+            Event.of(
+                kind,
+                self._clock(),
                 portfolio=self._portfolio,
                 customer=customer,
                 by=self._by,

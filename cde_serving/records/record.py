@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from datetime import datetime
+from typing import Any, Literal, Self
 
 import msgspec
 
+from cde_serving.records.names import iso, record_id_at
 from cde_serving.records.vault import VaultError
 
 Kind = Literal[
@@ -121,3 +123,8 @@ class Event:
     keep_days: int = 0
     tenant: str = DEFAULT_TENANT
     row: Mapping[str, str | None] | None = None
+
+    @classmethod
+    def of(cls, kind: Kind, moment: datetime, **details: Any) -> Self:
+        """An event of a moment, with a new id."""
+        return cls(record_id=record_id_at(moment), kind=kind, at=iso(moment), **details)

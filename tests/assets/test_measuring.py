@@ -195,7 +195,7 @@ def test_a_master_key_beside_the_database_fails(office: Office) -> None:
     office.settings = office.settings.model_copy(update={"master_key": None})
 
     found = office.measure()
-    assert True is value(found, "kek_in_same_store")
+    assert value(found, "kek_in_same_store") is True
     assert Status.FAIL is status(found, "PRIV-02")
 
 
