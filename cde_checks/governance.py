@@ -11,6 +11,7 @@ from cde_checks.card_comparison import differences, strange_numbers
 from cde_domain.decisions.policy import Policy
 from cde_domain.governance.alternatives import Finding
 from cde_domain.governance.card import (
+    OF_A_MODEL,
     REPORTS,
     ModelCard,
     Picture,
@@ -28,7 +29,6 @@ from cde_serving.evidence import EvidenceError, verify_pack
 ADDITIVITY = 1e-9
 MIN_REPAIR_RATE = 0.95
 MOST_TOLD = 5
-OF_A_MODEL = frozenset(REPORTS) - {"candidate_models"}
 TEMPLATES = Path(str(files("cde_assets.governance")))  # the card is made above this layer, from these templates
 MIN_OVERLAP = 0.8
 MIN_OVERLAP_OF_BASELINES = 0.7

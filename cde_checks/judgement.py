@@ -12,20 +12,12 @@ from dagster import AssetRecordsFilter
 
 from cde_checks import features, governance, loan_book, model
 from cde_checks.refusal import Refusal
+from cde_domain.governance.card import OF_A_MODEL
 from cde_serving.evidence import CheckResult, Materialisation
 
 GATING_MODULES: tuple[ModuleType, ...] = (loan_book, features, model, governance)
 
-REPORTS = (
-    "challenger_model",
-    "evaluation",
-    "fairness_report",
-    "alternatives_search",
-    "explanation_report",
-    "latency_report",
-    "compliance_report",
-    "model_card",
-)
+REPORTS = (*OF_A_MODEL, "model_card")
 
 EVIDENCE = "evidence_pack"
 

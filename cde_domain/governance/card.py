@@ -26,8 +26,7 @@ TEMPLATE, PAGE, STYLE = "model_card.md.jinja", "card/page.html.jinja", "card/car
 FORMS = ("markdown", "html", "data")
 FILES = {"markdown": "model_card.md", "html": "model_card.html", "data": "model_card.json"}
 
-REPORTS = (
-    "candidate_models",
+OF_A_MODEL = (  # reports that bear the digest of the one model they are about
     "challenger_model",
     "evaluation",
     "fairness_report",
@@ -36,6 +35,7 @@ REPORTS = (
     "latency_report",
     "compliance_report",
 )
+REPORTS = ("candidate_models", *OF_A_MODEL)
 # The names under which templates know the reports.
 ALIASES = {
     "candidates": "candidate_models",
