@@ -15,7 +15,7 @@ from cde_domain.application import columns_of
 from cde_domain.decisions.bulk import decide_all
 from cde_domain.decisions.engine import DecidedBy, DecisionEngine, Routing, check_policy
 from cde_domain.decisions.policy import Outcome, Policy
-from cde_domain.features.columns import columns_of_application
+from cde_domain.features.columns import columns_of_applications
 from cde_domain.features.feature import feature_matrix
 from cde_domain.features.table import feature_table, matrix_of, online_parity, split
 from cde_domain.loan_book import LoanBookError, assemble
@@ -84,7 +84,7 @@ def with_history(**changes: Any) -> PersonalLoanApplication:
 
 
 def features_of(applied_for: PersonalLoanApplication) -> dict[str, float]:
-    row = feature_matrix(PORTFOLIO.features, columns_of_application(applied_for, SPECS, APPLIED))[0]
+    row = feature_matrix(PORTFOLIO.features, columns_of_applications([applied_for], SPECS, APPLIED))[0]
     return dict(zip(NAMES, row.tolist(), strict=True))
 
 
