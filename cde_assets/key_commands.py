@@ -2,8 +2,8 @@
 
 import asyncio
 import getpass
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from datetime import timedelta
 
 import typer
@@ -53,8 +53,7 @@ def create(
 def revoke(settings: Settings, key_id: str) -> int:
     """Revoke a key."""
     try:
-        open_reader(settings.log_url(settings.portfolio_name())).dispose()
-        with _issuer(settings) as issuer:
+        with _issuer(settings, open_log=DecisionLog.open_existing) as issuer:
             key = asyncio.run(issuer.revoke(key_id))
     except (ApiKeyError, LogUnavailableError) as error:
         typer.echo(f"Not revoked: {error}", err=True)
@@ -115,13 +114,12 @@ def key_for_a_moment(settings: Settings, *scopes: str) -> Iterator[str]:
 
 
 @contextmanager
-def _issuer(settings: Settings) -> Iterator[KeyIssuer]:
+def _issuer(
+    settings: Settings, open_log: Callable[[Settings, str], DecisionLog] = DecisionLog.open
+) -> Iterator[KeyIssuer]:
     name = settings.portfolio_name()
-    log = DecisionLog.open(settings, name)
-    try:
+    with closing(open_log(settings, name)) as log:
         yield KeyIssuer(log, name, by=f"person:{getpass.getuser()}")
-    finally:
-        log.close()
 
 
 def _known(settings: Settings) -> list[ApiKey]:

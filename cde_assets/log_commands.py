@@ -3,6 +3,7 @@
 import asyncio
 import getpass
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Literal
 
@@ -88,36 +89,28 @@ def replay(settings: Settings, decision_id: str | None, bundles: Path | None, te
 
 def erase(settings: Settings, customer: str | None, *, now: bool, due: bool, tenant: str) -> int:
     """Erase a customer, or all whose retention has ended."""
-    name = settings.portfolio_name()
-    try:
-        open_reader(settings.log_url(name)).dispose()
-        log = DecisionLog.open(settings, name)
-    except LogUnavailableError as error:
-        typer.echo(f"Not erased: {error}")
-        return 1
     by = f"person:{getpass.getuser()}"
-    erasing = Erasing(log, settings, load_portfolio(settings.portfolio), by=by)
     try:
-        if due:
-            shredded, lost = erasing.erase_due()
-            typer.echo(f"Shredded the data of {shredded:,} customers whose retention has ended")
-            typer.echo(f"{lost:,} rows of erased customers were dropped from tables")
-        if customer is not None:
-            done, lost = erasing.erase(customer, at_once=now, tenant=tenant)
-            typer.echo(f"{lost:,} rows of the customer were dropped from tables")
-            if done.erase_after:
-                typer.echo(f"Restricted at once; the law keeps the decisions until {done.erase_after[:10]}.")
-                typer.echo("The schedule erase_due shreds what is due, as does `cde erase --due`.")
-            else:
-                typer.echo("Erased: the customer's key is shredded and nothing recorded of them can be read.")
+        with closing(DecisionLog.open_existing(settings, settings.portfolio_name())) as log:
+            erasing = Erasing(log, settings, load_portfolio(settings.portfolio), by=by)
+            if due:
+                shredded, lost = erasing.erase_due()
+                typer.echo(f"Shredded the data of {shredded:,} customers whose retention has ended")
+                typer.echo(f"{lost:,} rows of erased customers were dropped from tables")
+            if customer is not None:
+                done, lost = erasing.erase(customer, at_once=now, tenant=tenant)
+                typer.echo(f"{lost:,} rows of the customer were dropped from tables")
+                if done.erase_after:
+                    typer.echo(f"Restricted at once; the law keeps the decisions until {done.erase_after[:10]}.")
+                    typer.echo("The schedule erase_due shreds what is due, as does `cde erase --due`.")
+                else:
+                    typer.echo("Erased: the customer's key is shredded and nothing recorded of them can be read.")
     except CopiesRemainError as error:
         typer.echo(f"NOT wholly erased: what was to be erased is recorded as such, but {error}")
         return 1
     except (UnknownCustomerError, LogUnavailableError) as error:
         typer.echo(f"Not erased: {error}")
         return 1
-    finally:
-        log.close()
     return 0
 
 
@@ -149,24 +142,16 @@ def turn_switch(settings: Settings, kind: Literal["stop_auto", "resume_auto"], *
     """Stop or resume automatic decisions of every service that records to the portfolio's log."""
     name, stops = settings.portfolio_name(), kind == "stop_auto"
     try:
-        # A log that no service wrote yet is a mistyped CDE_HOME: to say "stopped" there would be worse than to fail.
-        open_reader(settings.log_url(name)).dispose()
-        log = DecisionLog.open(settings, name)
-    except LogUnavailableError as error:
-        typer.echo(f"Not {'stopped' if stops else 'resumed'}: {error}")
-        return 1
-    try:
-        before = read_switch(log.read_engine, name)
-        if not stops and not before.stopped:
-            typer.echo(f"Automatic decisions of {name} are not stopped")
-            return 1
-        asyncio.run(turn(log, name, kind, by=by, reason=reason))
-        state = read_switch(log.read_engine, name)
+        with closing(DecisionLog.open_existing(settings, name)) as log:
+            before = read_switch(log.read_engine, name)
+            if not stops and not before.stopped:
+                typer.echo(f"Automatic decisions of {name} are not stopped")
+                return 1
+            asyncio.run(turn(log, name, kind, by=by, reason=reason))
+            state = read_switch(log.read_engine, name)
     except (LogBusyError, LogUnavailableError) as error:
         typer.echo(f"Not {'stopped' if stops else 'resumed'}: {error}")
         return 1
-    finally:
-        log.close()
     if state.stopped is not stops:
         typer.echo(f"Recorded, but an event of {state.since} counts for later: compare the clocks of the machines")
         return 1
