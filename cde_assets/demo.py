@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from cde_assets.api_keys import key_for_a_moment
 from cde_assets.definitions import JOB, build_definitions
-from cde_assets.key_commands import key_for_a_moment
 from cde_assets.processes import ServerError, free_port
 from cde_assets.stack import START_SECONDS, prepare_home, promoted_bento, scoring_server
 from cde_checks.refusal import unsettled

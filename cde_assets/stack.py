@@ -13,7 +13,7 @@ from typing import NoReturn
 from rich.console import Console
 from rich.table import Table
 
-from cde_assets.key_commands import access_hint
+from cde_assets.api_keys import access_hint
 from cde_assets.processes import Server, ServerError, is_taken
 from cde_resources.bentos import BentoStore
 from cde_serving.settings import Settings

@@ -110,7 +110,7 @@ def compiled_form_agrees(
     portfolio: PortfolioResource, challenger_model: dict[str, Any], holdout_set: pd.DataFrame
 ) -> dg.AssetCheckResult:
     """The compiled trees give the margins and contributions of the library's own form."""
-    from cde_domain.training.candidates import learner_of
+    from cde_domain.training.candidates.descriptions import learner_of
     from cde_domain.training.options import WinsorisedTrees
 
     lending = portfolio.load()

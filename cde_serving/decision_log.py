@@ -8,7 +8,7 @@ from sqlalchemy.engine import Engine
 
 from cde_domain.clock import Clock, utc_now
 from cde_serving.records.checkpoints import CheckpointFile
-from cde_serving.records.database import LogUnavailableError, open_engines
+from cde_serving.records.database import LogUnavailableError, open_engines, open_reader
 from cde_serving.records.follow_ups import FollowUp, FollowUpStore
 from cde_serving.records.record import ErasedError, Event, Record
 from cde_serving.records.schema import vault
@@ -73,6 +73,17 @@ class DecisionLog:
         except (VaultError, SignatureError) as error:
             raise LogUnavailableError(f"the decision log cannot be opened: {error}") from error
         return cls(settings.log_url(name), master, CheckpointFile(settings.checkpoints_file(name), key))
+
+    @classmethod
+    def open_existing(cls, settings: Settings, name: str) -> Self:
+        """
+        The log of a portfolio that was written before: an empty one made here would hide a mistyped `CDE_HOME`.
+
+        Raises:
+            LogUnavailableError: there is none, or it cannot be opened.
+        """
+        open_reader(settings.log_url(name)).dispose()
+        return cls.open(settings, name)
 
     @property
     def problem(self) -> str | None:

@@ -62,8 +62,9 @@ def alternatives_search(
         why = "the portfolio has no protected attribute that gates"
         context.add_output_metadata({"finding": Finding.NOT_APPLICABLE.value, "reason": why})
         return {**report, **NOT_SEARCHED, "finding": Finding.NOT_APPLICABLE.value, "reason": why}
-    from cde_domain.training.alternatives import Book, SearchError, search_alternatives
-    from cde_domain.training.candidates import learner_of
+    from cde_domain.training.alternatives.book import Book
+    from cde_domain.training.alternatives.search import SearchError, search_alternatives
+    from cde_domain.training.candidates.descriptions import learner_of
 
     rows = feature_table[feature_table["repaid"].notna()].reset_index(drop=True) if small else training_set
     people = loan_book.set_index("application_id").loc[rows["application_id"]].reset_index()

@@ -16,7 +16,7 @@ from cde_resources.portfolio import PortfolioResource
 from cde_resources.releases import ReleasesResource
 
 if TYPE_CHECKING:  # scikit-learn and XGBoost take seconds to import
-    from cde_domain.training.candidates import Comparison
+    from cde_domain.training.candidates.comparison import Comparison
     from cde_domain.training.options import TrainingOptions
 
 GROUP = "model"
@@ -39,7 +39,8 @@ def candidate_models(
     `incremental` the champion with more rounds is the only candidate beside the benchmarks.
     """
     from cde_assets import pictures
-    from cde_domain.training import candidates as training
+    from cde_domain.training.candidates.descriptions import describe
+    from cde_domain.training.candidates.final import final_facts
 
     lending = portfolio.load()
     with refusals():
@@ -50,7 +51,7 @@ def candidate_models(
         if candidate.learner is not None:
             rows = compared.rows if entry["promotable"] else compared.rows_of_benchmarks
             learned = matrix_of(lending, rows), labels_of(rows)
-            entry |= training.final_facts(candidate.learner, lending.features, *learned)
+            entry |= final_facts(candidate.learner, lending.features, *learned)
     data_digest = recorded_digest(context.instance, dg.AssetKey([*context.asset_key.path[:-1], "training_set"]))
     with training_run(context, mlflow) as tracking:
         parent = tracking.active_run().info.run_id
@@ -87,7 +88,7 @@ def candidate_models(
         "tuning_budget": lending.tuning_budget,
         "rule": comparison.rule,
         "training": {"mode": config.mode, "options": config.options()},
-        "chosen": training.describe(comparison.chosen.learner),
+        "chosen": describe(comparison.chosen.learner),
         "reason": comparison.reason,
         "candidates": entries,
         "tried": comparison.settings_tried,
@@ -111,12 +112,12 @@ def _compare(
     releases: ReleasesResource,
     training_set: pd.DataFrame,
 ) -> _Compared:
-    from cde_domain.training import candidates as training
+    from cde_domain.training.candidates.comparison import compare_candidates, compare_continuation
     from cde_domain.training.options import TrainingOptionError, TrainingOptions
 
     lending, options = portfolio.load(), TrainingOptions(**config.options())
     if config.mode == "full":
-        comparison = training.compare_candidates(
+        comparison = compare_candidates(
             lending.features,
             matrix_of(lending, training_set),
             labels_of(training_set),
@@ -135,7 +136,7 @@ def _compare(
         )
     learner = champion_to_continue(releases, portfolio, config.added_rounds)
     rows = training_rows(portfolio, lending, dict(learner.origin), training_set)
-    comparison = training.compare_continuation(
+    comparison = compare_continuation(
         learner,
         lending.features,
         (matrix_of(lending, rows.fit), labels_of(rows.fit)),

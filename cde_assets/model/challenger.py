@@ -77,7 +77,7 @@ def challenger_model(
     training_set: pd.DataFrame,
 ) -> dict[str, Any]:
     """The chosen candidate, calibrated on out-of-fold margins and compiled to the arrays that are gated and served."""
-    from cde_domain.training.candidates import TITLES
+    from cde_domain.training.candidates.comparison import TITLES
     from cde_domain.training.challenger import fit_scoring_model
 
     lending, chosen = portfolio.load(), candidate_models["chosen"]

@@ -73,7 +73,7 @@ def champion_to_continue(releases: ReleasesResource, portfolio: PortfolioResourc
 def chosen_learner(portfolio: PortfolioResource, chosen: dict[str, Any]) -> "TreeLearner":
     """The learner that `candidate_models` chose, a continued champion with its verified trees."""
     from cde_domain.training.boosting import BoostingSettings
-    from cde_domain.training.candidates import learner_of
+    from cde_domain.training.candidates.descriptions import learner_of
     from cde_domain.training.continuation import ContinuedLearner
 
     if "continued" not in chosen:

@@ -15,7 +15,7 @@ from cde_domain.features.feature import feature_matrix
 from cde_domain.features.frame import columns_of_frame
 from cde_domain.features.table import labels_of, matrix_of
 from cde_domain.governance.fairness import SMALL_BOOK
-from cde_domain.governance.intervals import wilson
+from cde_domain.intervals import wilson
 from cde_domain.model import cut_offs
 from cde_domain.model.evaluation import Performance, by_quarter, compare, decision_mix, swap_set
 from cde_domain.model.metrics import auc, calibration_bins

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cde_domain.governance.fairness import MIN_REPORTED, MIN_VERDICT, SIGNIFICANCE, members_of, reference_group
-from cde_domain.governance.intervals import holm
+from cde_domain.intervals import Z, holm
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -183,9 +183,10 @@ def judge(
     tested = within[:, None] & (ratios[0] <= 1 - tolerances.gain)
     adjusted = np.full(gains.shape, np.nan)
     adjusted[tested] = holm([_one_sided(*pair) for pair in zip(gains[tested], errors[tested], strict=True)])
+    low, high = gains - Z * errors, gains + Z * errors
     large = np.array([group.large for group in groups], dtype=bool)
     # What a small group seems to lose may be chance; what a large one loses counts as it stands.
-    harms = (gains <= -tolerances.gain) & (large | (gains + 1.96 * errors < 0))
+    harms = (gains <= -tolerances.gain) & (large | (high < 0))
     helps = tested & (gains >= tolerances.gain) & (adjusted < SIGNIFICANCE) & ~harms.any(axis=1)[:, None]
     return tuple(
         JudgedCandidate(
@@ -197,10 +198,7 @@ def judge(
                     group.group,
                     float(ratios[row + 1, column]),
                     float(gains[row, column]),
-                    (
-                        float(gains[row, column] - 1.96 * errors[row, column]),
-                        float(gains[row, column] + 1.96 * errors[row, column]),
-                    ),
+                    (float(low[row, column]), float(high[row, column])),
                     float(adjusted[row, column]) if tested[row, column] else None,
                     bool(harms[row, column]),
                 )

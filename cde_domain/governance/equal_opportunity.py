@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cde_domain.governance.fairness import MIN_REPORTED, MIN_VERDICT, members_of
-from cde_domain.governance.intervals import LEVEL, Interval, newcombe, wilson
+from cde_domain.intervals import LEVEL, Interval, newcombe, wilson
 
 Kind = Literal["repaid", "not repaid"]
 

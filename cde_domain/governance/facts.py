@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from cde_domain.governance.intervals import Interval
+from cde_domain.intervals import Interval
 
 Value = float | bool | str
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cde_domain.governance.intervals import ratio_interval
+from cde_domain.intervals import ratio_interval
 
 MIN_REPORTED = 30
 MIN_VERDICT = 250

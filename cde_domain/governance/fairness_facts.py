@@ -14,7 +14,7 @@ from cde_domain.features.feature import feature_matrix
 from cde_domain.features.frame import columns_of_frame
 from cde_domain.governance.facts import MEASURED_HERE, Fact, counted, not_applicable
 from cde_domain.governance.fairness import Verdict
-from cde_domain.governance.intervals import Interval, absolute
+from cde_domain.intervals import Interval, absolute
 from cde_domain.loan_book import PROTECTED_PREFIX
 from cde_domain.model.scoring_model import ScoringModel
 from cde_domain.portfolio import Portfolio

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from cde_domain.decisions.engine import DecisionEngine
 from cde_domain.features.feature import Feature
-from cde_domain.governance.intervals import wilson
 from cde_domain.governance.notices import Notices, Population, mean_interval
+from cde_domain.intervals import wilson
 
 Array = NDArray[np.float64]
 

@@ -20,7 +20,7 @@ from cde_domain.governance.fairness import (
     members_of,
     reference_group,
 )
-from cde_domain.governance.intervals import holm, log_ratio
+from cde_domain.intervals import holm, log_ratio
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cde_domain import intervals
 from cde_domain.decisions.engine import MAX_REASONS, DecidedBy, DecisionEngine
 from cde_domain.decisions.policy import Outcome
-from cde_domain.governance.intervals import Interval
+from cde_domain.intervals import Interval
 from cde_domain.model.baseline import just_passed
 
 Array = NDArray[np.float64]
@@ -105,5 +106,5 @@ def _jaccard(one: set[int], other: set[int]) -> float:
 
 def mean_interval(values: Array) -> Interval:
     """The normal 95 % interval of a mean of at least two values in [-1, 1]."""
-    mean, half = float(values.mean()), 1.96 * float(values.std(ddof=1)) / float(np.sqrt(len(values)))
-    return max(-1.0, mean - half), min(1.0, mean + half)
+    low, high = intervals.mean_interval(values)
+    return max(-1.0, low), min(1.0, high)

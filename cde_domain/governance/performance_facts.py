@@ -10,8 +10,8 @@ from cde_domain.decisions.policy import Policy
 from cde_domain.features.feature import Feature
 from cde_domain.governance.facts import MEASURED_HERE, Fact, counted, not_applicable
 from cde_domain.governance.fairness import MIN_REPORTED, MIN_VERDICT
-from cde_domain.governance.intervals import absolute, wilson
 from cde_domain.governance.noise import moved_a_little
+from cde_domain.intervals import absolute, mean_interval, normal_interval, wilson
 from cde_domain.model.metrics import auc, auc_error
 from cde_domain.model.monotone import GRID, monotone_violations
 from cde_domain.model.scoring_model import ScoringModel
@@ -59,16 +59,15 @@ def _gap(metric: str, scores: Array, repaid: Array) -> Fact:
     if len(scores) < MIN_REPORTED:
         return Fact(metric, MEASURED_HERE, sufficient=False)
     gaps = scores - repaid
-    mean, half = float(gaps.mean()), 1.96 * float(gaps.std(ddof=1)) / np.sqrt(len(gaps))
-    interval = absolute((float(mean - half), float(mean + half)))
-    return Fact(metric, MEASURED_HERE, abs(mean), interval, sufficient=len(scores) >= MIN_VERDICT)
+    interval = absolute(mean_interval(gaps))
+    return Fact(metric, MEASURED_HERE, abs(float(gaps.mean())), interval, sufficient=len(scores) >= MIN_VERDICT)
 
 
 def generalisation_facts(training: tuple[Array, Array], holdout: tuple[Array, Array]) -> list[Fact]:
     """How much better the model ranks what it learned from, given (repaid, scores) of both sets."""
     difference = auc(*training) - auc(*holdout)
-    half = 1.96 * float(np.hypot(auc_error(*training), auc_error(*holdout)))
-    return [Fact("auc_train_minus_holdout", MEASURED_HERE, difference, (difference - half, difference + half))]
+    error = float(np.hypot(auc_error(*training), auc_error(*holdout)))
+    return [Fact("auc_train_minus_holdout", MEASURED_HERE, difference, normal_interval(difference, error))]
 
 
 def served_form_facts(

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from cde_domain.decisions.engine import DecisionEngine
 from cde_domain.decisions.policy import Outcome
 from cde_domain.decisions.recourse import RecourseFinder
-from cde_domain.governance.intervals import wilson
+from cde_domain.intervals import wilson
 
 
 def recourse_facts(engine: DecisionEngine, declined: Iterable[tuple[BaseModel, date]]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cde_domain.governance.fairness import MIN_REPORTED, MIN_VERDICT, members_of
-from cde_domain.governance.intervals import Interval
+from cde_domain.intervals import Interval, mean_interval, normal_interval
 from cde_domain.model.metrics import auc, auc_interval
 
 Array = NDArray[np.float64]
@@ -63,7 +63,6 @@ def _gap(
     if rows < MIN_REPORTED:
         return ScoreGap(group, rows, good)
     gap = own - outcome
-    half = 1.96 * float(gap.std(ddof=1)) / np.sqrt(rows)
     sufficient = ["calibration_gap"] if rows >= MIN_VERDICT else []
     measures: dict[str, Any] = {}
     if reference is not None and reference.sum() >= MIN_REPORTED:
@@ -78,7 +77,7 @@ def _gap(
         good,
         mean_score=float(own.mean()),
         calibration_gap=float(gap.mean()),
-        calibration_interval=(float(gap.mean() - half), float(gap.mean() + half)),
+        calibration_interval=mean_interval(gap),
         sufficient=tuple(sufficient),
         **measures,
     )
@@ -91,4 +90,4 @@ def _smd(own: Array, other: Array) -> dict[str, Any]:
         return {"smd": 0.0, "smd_interval": (0.0, 0.0)} if own.mean() == other.mean() else {}
     smd = float((own.mean() - other.mean()) / pooled)
     error = np.sqrt(1 / len(own) + 1 / len(other) + smd**2 / (2 * (len(own) + len(other))))
-    return {"smd": smd, "smd_interval": (float(smd - 1.96 * error), float(smd + 1.96 * error))}
+    return {"smd": smd, "smd_interval": normal_interval(smd, error)}

@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from cde_domain.decisions.bulk import decide_all
 from cde_domain.decisions.engine import DecisionEngine
-from cde_domain.governance.intervals import wilson
 from cde_domain.governance.noise import moved_a_little
 from cde_domain.governance.notices import Notices, Population, mean_interval, overlaps, reasons_against
+from cde_domain.intervals import wilson
 
 Array = NDArray[np.float64]
 

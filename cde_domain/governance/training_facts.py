@@ -3,7 +3,7 @@
 from typing import Any
 
 from cde_domain.governance.facts import Fact, not_applicable
-from cde_domain.governance.intervals import Interval, absolute
+from cde_domain.intervals import Interval, absolute
 
 RECORD = "challenger_model.json"
 RESAMPLING = (

@@ -9,7 +9,6 @@ from typing import Any
 
 from cde_domain.governance.attestations import Attestation, AttestationError
 from cde_domain.governance.facts import METRICS, Fact, FactError, Value
-from cde_domain.governance.intervals import Interval
 from cde_domain.governance.rulebook import (
     Jurisdiction,
     LegalStatus,
@@ -21,6 +20,7 @@ from cde_domain.governance.rulebook import (
     Severity,
     Threshold,
 )
+from cde_domain.intervals import Interval
 
 
 class Status(StrEnum):

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cde_domain.intervals import normal_interval
+
 Array = NDArray[np.float64]
 
 
@@ -22,8 +24,8 @@ def auc(repaid: Array, scores: Array) -> float:
 
 def auc_interval(repaid: Array, scores: Array) -> tuple[float, float]:
     """95 % interval of the area under the ROC curve by DeLong's variance; NaN with fewer than two of a class."""
-    area, error = auc(repaid, scores), auc_error(repaid, scores)
-    return max(0.0, area - 1.96 * error), min(1.0, area + 1.96 * error)
+    low, high = normal_interval(auc(repaid, scores), auc_error(repaid, scores))
+    return max(0.0, low), min(1.0, high)
 
 
 def auc_error(repaid: Array, scores: Array) -> float:
@@ -98,8 +100,8 @@ def calibration_slope(repaid: Array, scores: Array) -> tuple[float, tuple[float,
         step = np.linalg.solve(information, design.T @ (repaid - expected))
         weights += step
         if np.abs(step).max() < 1e-9:
-            slope, half = float(weights[1]), 1.96 * float(np.sqrt(np.linalg.inv(information)[1, 1]))
-            return slope, (slope - half, slope + half)
+            slope, error = float(weights[1]), float(np.sqrt(np.linalg.inv(information)[1, 1]))
+            return slope, normal_interval(slope, error)
     return None
 
 

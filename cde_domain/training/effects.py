@@ -10,6 +10,7 @@ from scipy.special import expit
 
 from cde_domain.decisions.policy import Policy
 from cde_domain.features.feature import Feature
+from cde_domain.intervals import Interval, mean_interval
 from cde_domain.model import metrics
 from cde_domain.training.challenger import cross_fitted_scores, out_of_fold_margins
 from cde_domain.training.forest import ForestSettings
@@ -17,8 +18,6 @@ from cde_domain.training.learner import TreeLearner
 from cde_domain.training.options import AS_THEY_ARE, TrainingOptions, TreatedLearner
 
 Array = NDArray[np.float64]
-
-Interval = tuple[float, float]
 
 
 def effect_of(
@@ -103,5 +102,4 @@ def _differences(scores: Array, without: Array, repaid: Array) -> Mapping[str, A
 
 
 def _mean(values: Array) -> tuple[float, Interval]:
-    mean, half = float(values.mean()), 1.96 * float(values.std(ddof=1) / np.sqrt(len(values)))
-    return mean, (mean - half, mean + half)
+    return float(values.mean()), mean_interval(values)

@@ -8,7 +8,7 @@ from cde_domain.release import Bundle
 from cde_serving.records.record import Versions
 
 # What turns a request into features, and features into a decision.
-_DECIDING = ("application.py", "decisions", "features", "model", "portfolio.py", "release.py")
+_DECIDING = ("application.py", "decisions", "features", "model", "portfolio", "release.py")
 
 
 def platform_code() -> str:

@@ -15,7 +15,7 @@ from cde_assets.model.challenger import store_model
 from cde_checks.model import compiled_form_agrees
 from cde_domain.digests import file_digest
 from cde_domain.training.boosting import BoostingSettings
-from cde_domain.training.candidates import describe
+from cde_domain.training.candidates.descriptions import describe
 from cde_domain.training.challenger import fit_scoring_model
 from cde_domain.training.continuation import learned_rows
 from cde_domain.training.histogram import HistogramSettings

@@ -8,6 +8,7 @@ import pytest
 
 from cde_checks.judgement import EVIDENCE, REPORTS, judged, log_refusals, required_checks
 from cde_checks.refusal import Refusal
+from cde_domain.governance.card import OF_A_MODEL
 
 PORTFOLIO = "toy_loans"
 MADE_FROM = {
@@ -21,14 +22,7 @@ MADE_FROM = {
     "explanation_report": ("challenger_model", "holdout_set", "loan_book"),
     "latency_report": ("challenger_model", "holdout_set"),
     "compliance_report": ("evaluation", "fairness_report", "alternatives_search", "explanation_report"),
-    "model_card": (
-        "evaluation",
-        "fairness_report",
-        "alternatives_search",
-        "explanation_report",
-        "latency_report",
-        "compliance_report",
-    ),
+    "model_card": OF_A_MODEL,
     "evidence_pack": ("model_card",),
 }
 RERUN = "Run the whole job train_and_release"

@@ -24,9 +24,10 @@ from cde_domain.governance.alternatives import (
     standard_errors,
 )
 from cde_domain.model.compilation import compile_trees
-from cde_domain.training.alternatives import Book, SearchError, search_alternatives
+from cde_domain.training.alternatives.book import Book
+from cde_domain.training.alternatives.search import SearchError, search_alternatives
 from cde_domain.training.boosting import BoostingSettings
-from cde_domain.training.candidates import cross_validate
+from cde_domain.training.candidates.cross_validation import cross_validate
 from cde_domain.training.challenger import folds_of
 from cde_domain.training.reductions import CONSTRAINTS, Reductions
 

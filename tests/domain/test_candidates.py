@@ -18,16 +18,11 @@ from cde_domain.model.metrics import auc, brier
 from cde_domain.model.monotone import monotone_violations
 from cde_domain.portfolio import load_portfolio
 from cde_domain.training.boosting import BoostingSettings
-from cde_domain.training.candidates import (
-    CrossValidated,
-    PairedDifference,
-    choose,
-    compare_candidates,
-    describe,
-    learner_of,
-    settings_to_try,
-    unfit_to_serve,
-)
+from cde_domain.training.candidates.choice import choose
+from cde_domain.training.candidates.comparison import compare_candidates, settings_to_try
+from cde_domain.training.candidates.cross_validation import CrossValidated, PairedDifference
+from cde_domain.training.candidates.descriptions import describe, learner_of
+from cde_domain.training.candidates.final import unfit_to_serve
 from cde_domain.training.challenger import cross_fitted_scores, fit_scoring_model, folds_of, out_of_fold_margins
 from cde_domain.training.forest import ForestSettings
 from cde_domain.training.histogram import HistogramSettings

@@ -9,7 +9,8 @@ import pytest
 from cde_domain.model.compilation import compile_trees
 from cde_domain.model.monotone import monotone_violations
 from cde_domain.training.boosting import BoostedTrees, BoostingSettings, to_ensemble
-from cde_domain.training.candidates import compare_continuation, describe
+from cde_domain.training.candidates.comparison import compare_continuation
+from cde_domain.training.candidates.descriptions import describe
 from cde_domain.training.challenger import fit_calibrator, fit_scoring_model, folds_of, out_of_fold_margins
 from cde_domain.training.continuation import (
     MOST_TREES,

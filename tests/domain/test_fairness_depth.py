@@ -8,8 +8,8 @@ from cde_domain.features.feature import Feature
 from cde_domain.governance.equal_opportunity import opportunity
 from cde_domain.governance.fairness import Verdict
 from cde_domain.governance.intersections import intersections
-from cde_domain.governance.intervals import absolute, holm, newcombe, wilson
 from cde_domain.governance.score_gaps import score_gaps
+from cde_domain.intervals import absolute, holm, newcombe, wilson
 from cde_domain.model.metrics import auc, auc_interval, calibration_slope
 from cde_domain.training.proxies import proxy_screen
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from cde_assets.api_keys import access_hint, key_for_a_moment
 from cde_assets.cli import app
-from cde_assets.key_commands import access_hint, key_for_a_moment
 from cde_serving.service import open_scorer
 from cde_serving.settings import Settings
 from tests.support import REFERENCE, TinyLoans

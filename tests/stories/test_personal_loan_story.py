@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from cde_assets.key_commands import key_for_a_moment
+from cde_assets.api_keys import key_for_a_moment
 from cde_assets.pii_scan import Scanner
 from cde_assets.processes import free_port
 from cde_assets.stack import promoted_bento, scoring_server

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
+from numpy.typing import NDArray
 
 Interval = tuple[float, float]
 
@@ -12,6 +13,19 @@ LEVEL = 0.05
 
 def _z(level: float) -> float:
     return NormalDist().inv_cdf(1 - level / 2)
+
+
+Z = _z(LEVEL)  # 1.96: so many standard errors a normal interval reaches to either side
+
+
+def normal_interval(estimate: float, error: float) -> Interval:
+    """The normal interval of an estimate with a standard error."""
+    return float(estimate - Z * error), float(estimate + Z * error)
+
+
+def mean_interval(values: NDArray[np.float64]) -> Interval:
+    """The normal interval of a mean of at least two values."""
+    return normal_interval(float(values.mean()), float(values.std(ddof=1)) / float(np.sqrt(len(values))))
 
 
 def wilson(successes: int, rows: int, *, level: float = LEVEL) -> Interval:
@@ -46,8 +60,8 @@ def log_ratio(successes: int, rows: int, other: int, other_rows: int) -> tuple[f
 
 def ratio_interval(successes: int, rows: int, other: int, other_rows: int) -> Interval:
     """Katz's log interval of a ratio of two shares."""
-    estimate, error = log_ratio(successes, rows, other, other_rows)
-    return float(np.exp(estimate - 1.96 * error)), float(np.exp(estimate + 1.96 * error))
+    low, high = normal_interval(*log_ratio(successes, rows, other, other_rows))
+    return float(np.exp(low)), float(np.exp(high))
 
 
 def absolute(interval: Interval) -> Interval:

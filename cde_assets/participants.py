@@ -1,30 +1,24 @@
-"""What the commands of `cde experiment` do; each returns its exit status."""
-
-from collections.abc import Callable
-
-import typer
+"""Who may take part in an experiment, beside the champion."""
 
 from cde_assets.demo import open_instance
 from cde_checks.gate import Case, examine
 from cde_checks.refusal import explained
-from cde_domain.release import BundleError, write_bundle
+from cde_domain.release import write_bundle
 from cde_resources.portfolio import PortfolioResource
 from cde_resources.releases import ReleasesResource
-from cde_serving.evidence import EvidenceError, verify_pack
-from cde_serving.experiments import ExperimentEntry, ExperimentError, Participant
-from cde_serving.ledger import LedgerError
+from cde_serving.evidence import verify_pack
+from cde_serving.experiments import ExperimentError, Participant
 from cde_serving.releases import ReleaseStore
 from cde_serving.settings import Settings
-from cde_serving.signing import SignatureError
 
 LATEST = "latest"
 
 
-class ParticipantError(ValueError):
+class ParticipantError(ExperimentError):
     """A bundle that may not take part."""
 
 
-class _Entrants:
+class Entrants:
     """Who may take part: bundles that were promoted once, and the latest challenger as far as the gate lets it."""
 
     def __init__(self, settings: Settings, releases: ReleasesResource) -> None:
@@ -91,72 +85,3 @@ class _Entrants:
             with open_instance(self._settings) as instance:
                 self._case = examine(instance, self._portfolio, self._releases)
         return self._case
-
-
-def start(settings: Settings, name: str, challenger: str | None, weight: float, shadows: list[str], *, by: str) -> int:
-    """Start an experiment with the named bundles."""
-    releases = ReleasesResource.of(settings, settings.portfolio_name())
-
-    def started() -> ExperimentEntry:
-        entrants = _Entrants(settings, releases)
-        return releases.store().experiments.start(
-            name,
-            portfolio=releases.portfolio,
-            challenger=entrants.challenger(challenger) if challenger is not None else None,
-            weight=weight,
-            shadows=tuple(entrants.shadow(shadow) for shadow in shadows),
-            by=by,
-            key=releases.signer(),
-        )
-
-    return _signed(started)
-
-
-def change_weight(settings: Settings, weight: float, *, by: str, reason: str) -> int:
-    """Change the weight of the running experiment."""
-    releases = ReleasesResource.of(settings, settings.portfolio_name())
-    experiments = releases.store().experiments
-    return _signed(lambda: experiments.change_weight(weight, by=by, key=releases.signer(), reason=reason))
-
-
-def stop(settings: Settings, *, by: str, reason: str) -> int:
-    """End the running experiment."""
-    releases = ReleasesResource.of(settings, settings.portfolio_name())
-    experiments = releases.store().experiments
-    return _signed(lambda: experiments.stop(by=by, key=releases.signer(), reason=reason))
-
-
-def show(settings: Settings) -> int:
-    """Show the running experiment."""
-    store = ReleasesResource.of(settings, settings.portfolio_name()).store()
-    try:
-        current = store.experiments.current()
-    except ExperimentError as error:
-        typer.echo(f"The champion decides alone: {error}")
-        return 1
-    if current is None:
-        typer.echo("No experiment runs: the champion decides alone.")
-        return 1
-    _tell(current)
-    return 0
-
-
-def _signed(append: Callable[[], ExperimentEntry]) -> int:
-    try:
-        entry = append()
-    except (ParticipantError, ExperimentError, EvidenceError, BundleError, LedgerError, SignatureError) as error:
-        typer.echo(f"Nothing was changed: {error}")
-        return 1
-    if entry.running:
-        _tell(entry)
-    else:
-        typer.echo(f"{entry.experiment} is stopped: the champion decides alone.")
-    return 0
-
-
-def _tell(entry: ExperimentEntry) -> None:
-    typer.echo(f"{entry.experiment}, since {entry.at} by {entry.by}:")
-    if entry.challenger:
-        typer.echo(f"  challenger {entry.challenger.bundle[:12]} decides for {entry.weight:.1%} of customers")
-    for shadow in entry.shadows:
-        typer.echo(f"  shadow     {shadow.bundle[:12]} decides without being answered")
