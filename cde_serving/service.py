@@ -3,6 +3,7 @@
 import asyncio
 import gc
 from pathlib import Path
+from typing import Any, cast
 
 import bentoml
 import prometheus_client.values
@@ -133,4 +134,4 @@ class CreditDecisionService:
         await asyncio.to_thread(self._scorer.close)
 
 
-CreditDecisionService.add_asgi_middleware(_Front)
+cast(Any, CreditDecisionService).add_asgi_middleware(_Front)  # it is a `bentoml.Service` now
