@@ -1,5 +1,6 @@
 """Other ways to serve the same XGBoost model over HTTP; none of them records, and only one explains."""
 
+import gc
 import os
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from fastapi import FastAPI, Request
 
 from cde_domain.application import columns_of
 from cde_domain.clock import utc_now
-from cde_domain.features.columns import columns_of_application
+from cde_domain.features.columns import columns_of_applications
 from cde_domain.features.feature import feature_matrix
 from cde_domain.portfolios.personal_loan import PORTFOLIO
 from cde_domain.portfolios.personal_loan.application import PersonalLoanApplication
@@ -32,7 +33,7 @@ def _booster() -> xgboost.Booster:
 
 def _features(body: bytes) -> np.ndarray:
     application = PersonalLoanApplication.model_validate_json(body)
-    return feature_matrix(PORTFOLIO.features, columns_of_application(application, _columns, utc_now().date()))
+    return feature_matrix(PORTFOLIO.features, columns_of_applications([application], _columns, utc_now().date()))
 
 
 def score_only() -> FastAPI:
@@ -66,7 +67,10 @@ def plain_uvicorn() -> Any:
     from cde_serving.service import open_scorer
     from cde_serving.settings import Settings
 
-    return create_app(open_scorer(Settings()))
+    app = create_app(open_scorer(Settings()))
+    gc.collect()  # as the service does
+    gc.freeze()
+    return app
 
 
 @bentoml.service(name="score_only", workers=1, traffic={"timeout": 10}, metrics={"enabled": False})

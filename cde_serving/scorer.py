@@ -14,7 +14,7 @@ from cde_serving.access.key_ring import KeyRing
 from cde_serving.access.rates import Rates
 from cde_serving.answers import answer_to, record_of
 from cde_serving.applications import InvalidApplicationError, canonical, parse_application
-from cde_serving.deciding import decide
+from cde_serving.deciding import Decider
 from cde_serving.decision_log import DecisionLog, KeyReusedError
 from cde_serving.enrichment import Enricher
 from cde_serving.explanations import Explain, Explainer
@@ -79,6 +79,7 @@ class Scorer:
         self.follow_ups = FollowUps(releases, log, clock)
         self.clock = clock
         self.explainer = Explainer()
+        self._decider = Decider(lambda: switch.stopped)
         self._versions = VersionsOf()
         self._shadows = Shadows(log, self._versions, metrics.shadow_decided) if plan else None
         metrics.gauge("cde_automatic_decisions_stopped", "1 while every decision goes to a person", self._is_stopped)
@@ -138,13 +139,7 @@ class Scorer:
             return intake
         chosen = self.chosen(champion, intake, tenant)
         applied_at = self.clock()
-        decision = decide(
-            chosen.bundle,
-            chosen.intake.application,
-            applied_at.date(),
-            fault=intake.fault,
-            stopped=self.switch.stopped,
-        )
+        decision = await self._decider.decide(chosen.bundle, chosen.intake, applied_at.date())
         return await self.answered(chosen, decision, applied_at, request, tenant, explain)
 
     def serving(self) -> Bundle:

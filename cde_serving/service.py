@@ -5,6 +5,7 @@ import gc
 from pathlib import Path
 
 import bentoml
+import prometheus_client.values
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -87,6 +88,9 @@ class _AppOfWorker:
 
 
 _mounted = _AppOfWorker()
+
+# BentoML asks for counters that processes share through files, at a system call each; the one worker counts in memory.
+prometheus_client.values.ValueClass = prometheus_client.values.MutexValue
 
 
 # One worker: it holds one reference to the served bundle and one writer of the log; more processes need a supervisor.

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from cde_domain.application import columns_of
 from cde_domain.decisions.policy import Outcome, Policy, PolicyError
-from cde_domain.features.columns import columns_of_application, columns_of_applications
+from cde_domain.features.columns import columns_of_applications
 from cde_domain.features.feature import feature_matrix
 from cde_domain.model.scoring_model import ScoringModel
 from cde_domain.portfolio import Portfolio
@@ -94,13 +94,9 @@ class DecisionEngine:
             for feature in portfolio.features
         ]
 
-    def features(self, application: BaseModel, applied_at: date) -> Array:
-        """The features of one application, float64 of shape (1, features)."""
-        return feature_matrix(self.portfolio.features, columns_of_application(application, self._columns, applied_at))
-
     def decide(self, application: BaseModel, applied_at: date) -> Decision:
         """Decide a validated application as of its date."""
-        return self.decide_features(self.features(application, applied_at))
+        return self.decide_all([application], applied_at)[0]
 
     def decide_features(self, matrix: Array) -> Decision:
         """Decide from the features of one application, of shape (1, features)."""

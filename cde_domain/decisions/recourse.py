@@ -19,7 +19,7 @@ from cde_domain.decisions.bulk import decide_all
 from cde_domain.decisions.engine import DecisionEngine
 from cde_domain.decisions.options import Option, cells_of, edges_of, options_of, quantiles
 from cde_domain.decisions.policy import Outcome
-from cde_domain.features.columns import Columns, columns_of_application, repeated
+from cde_domain.features.columns import Columns, columns_of_applications, repeated
 
 Array = NDArray[np.float64]
 
@@ -79,7 +79,9 @@ class RecourseFinder:
         options = options_of(application, self.specs)
         if not options or self.engine.decide(application, applied_at).decision is Outcome.APPROVED:
             return None
-        search = _Search(self.engine, self._edges, columns_of_application(application, self.specs, applied_at), options)
+        search = _Search(
+            self.engine, self._edges, columns_of_applications([application], self.specs, applied_at), options
+        )
         for values in search.solutions():
             found = self._verified(application, applied_at, search, values)
             if found is not None:

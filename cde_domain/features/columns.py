@@ -161,19 +161,6 @@ class Columns:
         return self.values[name]
 
 
-def columns_of_application(application: BaseModel, specs: tuple[ColumnSpec, ...], applied_at: date) -> Columns:
-    """One validated application as columns of one row."""
-    values: dict[str, Array | Nested] = {"applied_at": np.array([_days(applied_at)])}
-    for spec in specs:
-        if spec.kind == "text":
-            continue
-        value: Any = application
-        for name in spec.path:
-            value = None if value is None else getattr(value, name)
-        values[spec.name] = _nested([value], spec) if spec.kind == "list" else np.array([_number(value, spec)])
-    return Columns(rows=1, values=values)
-
-
 def columns_of_applications(
     applications: Sequence[BaseModel], specs: tuple[ColumnSpec, ...], applied_at: date
 ) -> Columns:

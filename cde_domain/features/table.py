@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from cde_domain.application import columns_of, request_of
-from cde_domain.features.columns import columns_of_application
+from cde_domain.features.columns import columns_of_applications
 from cde_domain.features.feature import Feature, feature_matrix
 from cde_domain.features.frame import columns_of_frame
 from cde_domain.loan_book import PROTECTED_PREFIX
@@ -92,7 +92,7 @@ def online_parity(portfolio: Portfolio, book: pd.DataFrame, table: pd.DataFrame,
         except ValidationError as error:  # which would quote the value
             fields = ", ".join(sorted({".".join(map(str, problem["loc"])) for problem in error.errors()}))
             raise ParityError(f"row {position + 1} of the loan book is no application: {fields}") from None
-        online = feature_matrix(portfolio.features, columns_of_application(application, specs, applied_on(row)))[0]
+        online = feature_matrix(portfolio.features, columns_of_applications([application], specs, applied_on(row)))[0]
         unequal = online.view(np.uint64) != bulk[position].view(np.uint64)
         both_unknown = np.isnan(online) & np.isnan(bulk[position])
         for feature in np.flatnonzero(unequal & ~both_unknown):

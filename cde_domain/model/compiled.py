@@ -17,6 +17,7 @@ MAX_DEPTH = 5  # a tree's splits fit one 32-bit word
 BLOCK_HEIGHT = 2  # of a block's subtree: with one more, the patterns would not fit the processor's cache
 CONDITIONS = MAX_DEPTH - BLOCK_HEIGHT + 2**BLOCK_HEIGHT - 1  # of a block at most; it has no more features than that
 LEFT, RIGHT = 0, 65_535  # ranks that are below, or not below, the rank of any node
+ROWS_TOGETHER = 64  # that go through a tree one after the other
 WIDTH = 8  # doubles of a pattern: the reached leaf's value, a contribution a feature, and what fills the cache line
 
 
@@ -172,30 +173,29 @@ def _explain(  # type: ignore[no-untyped-def]
 ):
     # Indices are unsigned throughout: for signed ones numba tests at every access whether they count from the end.
     rows, features = matrix.shape
-    margins = np.empty(rows)
-    contributions = np.empty((rows, features))
-    shares = np.empty(features + 1)  # one more for the features that a block does not use
-    ranks = np.empty(2 * features + len(ranking[2]), np.uint16)
-    for row in range(rows):
-        _rank(matrix[row], ranking, ranks)
-        margin = bias
-        shares[:] = 0.0
-        for tree in range(len(node_start) - 1):
-            splits, place = np.uint32(0), np.uint32(0)
-            for node in range(np.uintp(node_start[tree]), np.uintp(node_start[tree + 1])):
-                splits |= np.uint32(ranks[node_key[node]] < node_rank[node]) << place
-                place += np.uint32(1)
-            for block in range(np.uintp(block_start[tree]), np.uintp(block_start[tree + 1])):
-                first = block * np.uintp(CONDITIONS)
-                pattern = np.uint32(0)
-                for number in range(CONDITIONS):
-                    condition = first + np.uintp(number)
-                    met = (splits & condition_mask[condition]) == condition_want[condition]
-                    pattern |= np.uint32(met) << np.uint32(number)
-                line = np.uintp(block_table[block] + pattern)
-                margin += table[line, 0]  # nothing, but for the block of the reached leaf
-                for number in range(CONDITIONS):
-                    shares[block_feature[first + np.uintp(number)]] += table[line, np.uintp(number + 1)]
-        margins[row] = margin
-        contributions[row] = shares[:features]
-    return margins, contributions
+    margins = np.full(rows, bias)
+    shares = np.zeros((rows, features + 1))  # one more for the features that a block does not use
+    ranks = np.empty((min(rows, ROWS_TOGETHER), 2 * features + len(ranking[2])), np.uint16)
+    for start in range(0, rows, ROWS_TOGETHER):
+        together = np.uintp(min(ROWS_TOGETHER, rows - start))
+        for member in range(together):
+            _rank(matrix[start + member], ranking, ranks[member])
+        for tree in range(len(node_start) - 1):  # a tree's part of the table is then in the cache for all of them
+            for member in range(together):
+                row = np.uintp(start) + member
+                splits, place = np.uint32(0), np.uint32(0)
+                for node in range(np.uintp(node_start[tree]), np.uintp(node_start[tree + 1])):
+                    splits |= np.uint32(ranks[member, node_key[node]] < node_rank[node]) << place
+                    place += np.uint32(1)
+                for block in range(np.uintp(block_start[tree]), np.uintp(block_start[tree + 1])):
+                    first = block * np.uintp(CONDITIONS)
+                    pattern = np.uint32(0)
+                    for number in range(CONDITIONS):
+                        condition = first + np.uintp(number)
+                        met = (splits & condition_mask[condition]) == condition_want[condition]
+                        pattern |= np.uint32(met) << np.uint32(number)
+                    line = np.uintp(block_table[block] + pattern)
+                    margins[row] += table[line, 0]  # nothing, but for the block of the reached leaf
+                    for number in range(CONDITIONS):
+                        shares[row, block_feature[first + np.uintp(number)]] += table[line, np.uintp(number + 1)]
+    return margins, np.ascontiguousarray(shares[:, :features])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cde_domain.application import columns_of
 from cde_domain.decisions.engine import Decision, DecisionEngine
-from cde_domain.features.columns import columns_of_application, columns_of_applications
+from cde_domain.features.columns import columns_of_applications
 from cde_domain.features.feature import feature_matrix
 from cde_domain.portfolio import load_portfolio
 from tests.support import TinyLoans
@@ -94,5 +94,5 @@ def test_the_shipped_portfolios_compute_the_same_features_in_bulk():
         bulk = feature_matrix(portfolio.features, columns_of_applications(models, specs, TODAY))
 
         for model, row in zip(models, bulk, strict=True):
-            alone = feature_matrix(portfolio.features, columns_of_application(model, specs, TODAY))[0]
+            alone = feature_matrix(portfolio.features, columns_of_applications([model], specs, TODAY))[0]
             assert all(a == b or (math.isnan(a) and math.isnan(b)) for a, b in zip(alone, row, strict=True)), name

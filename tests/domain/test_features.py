@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cde_domain.application import ColumnSpec, columns_of, request_of
-from cde_domain.features.columns import columns_of_application, ratio
+from cde_domain.features.columns import columns_of_applications, ratio
 from cde_domain.features.feature import Feature, feature_matrix
 from cde_domain.features.frame import arrow_type, columns_of_frame
 from cde_domain.features.table import feature_table, online_parity
@@ -129,7 +129,7 @@ def test_an_application_alone_has_the_bits_it_has_in_the_book(
 
     for request, day, in_the_book in zip(requests, days, book, strict=True):
         application = tiny.portfolio.application.model_validate_json(json.dumps(request))
-        alone = feature_matrix(features, columns_of_application(application, specs, day))[0]
+        alone = feature_matrix(features, columns_of_applications([application], specs, day))[0]
         np.testing.assert_array_equal(np.isnan(alone), np.isnan(in_the_book))
         known = ~np.isnan(alone)
         assert alone[known].tobytes() == in_the_book[known].tobytes()

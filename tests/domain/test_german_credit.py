@@ -13,7 +13,7 @@ from sklearn.model_selection import StratifiedKFold
 from cde_domain.application import columns_of, request_of
 from cde_domain.decisions.engine import check_policy
 from cde_domain.decisions.policy import Policy
-from cde_domain.features.columns import columns_of_application
+from cde_domain.features.columns import columns_of_applications
 from cde_domain.features.feature import feature_matrix
 from cde_domain.features.frame import columns_of_frame
 from cde_domain.loan_book import assemble
@@ -62,7 +62,7 @@ def test_the_example_is_an_acceptable_application():
 def test_the_example_lies_within_what_the_book_has_seen(matrix: np.ndarray):
     example = PORTFOLIO.application.model_validate(PORTFOLIO.example)
 
-    row = feature_matrix(PORTFOLIO.features, columns_of_application(example, COLUMNS, date(2026, 1, 2)))
+    row = feature_matrix(PORTFOLIO.features, columns_of_applications([example], COLUMNS, date(2026, 1, 2)))
 
     assert (row >= matrix.min(axis=0)).all() and (row <= matrix.max(axis=0)).all()
 
@@ -84,8 +84,8 @@ def test_an_applicant_alone_has_the_same_features_as_in_the_book(book: pd.DataFr
     alone = [
         feature_matrix(
             PORTFOLIO.features,
-            columns_of_application(
-                PORTFOLIO.application.model_validate(request_of(row, COLUMNS)), COLUMNS, date(2026, 1, 2)
+            columns_of_applications(
+                [PORTFOLIO.application.model_validate(request_of(row, COLUMNS))], COLUMNS, date(2026, 1, 2)
             ),
         )
         for row in book.to_dict("records")

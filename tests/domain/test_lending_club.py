@@ -13,7 +13,7 @@ from sklearn.model_selection import StratifiedKFold
 from cde_domain.application import columns_of, request_of
 from cde_domain.decisions.engine import check_policy
 from cde_domain.decisions.policy import Outcome, Policy
-from cde_domain.features.columns import columns_of_application
+from cde_domain.features.columns import columns_of_applications
 from cde_domain.features.feature import feature_matrix
 from cde_domain.features.frame import columns_of_frame
 from cde_domain.loan_book import assemble
@@ -41,7 +41,7 @@ def matrix(book: pd.DataFrame) -> np.ndarray:
 
 def features_of(request: dict) -> dict[str, float]:
     application = PORTFOLIO.application.model_validate(request)
-    (row,) = feature_matrix(PORTFOLIO.features, columns_of_application(application, COLUMNS, date(2026, 1, 2)))
+    (row,) = feature_matrix(PORTFOLIO.features, columns_of_applications([application], COLUMNS, date(2026, 1, 2)))
     return {feature.name: value for feature, value in zip(PORTFOLIO.features, row.tolist(), strict=True)}
 
 

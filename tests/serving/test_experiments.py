@@ -233,14 +233,14 @@ class TestChallenger:
         """Answer, record and digests are of the one bundle that was taken at the beginning."""
         first = desk.scorer.releases.serving
         assert first is not None
-        features = first.engine.features
+        decide_rows = first.engine.decide_rows
 
         def swapped(*arguments: Any) -> Any:
             releases.promote(bundles[1])
             desk.scorer.releases.refresh()
-            return features(*arguments)
+            return decide_rows(*arguments)
 
-        monkeypatch.setattr(first.engine, "features", swapped)
+        monkeypatch.setattr(first.engine, "decide_rows", swapped)
 
         answer = desk.score().json()
 

@@ -29,7 +29,7 @@ def raising(*_: object, **__: object) -> None:
     raise OverflowError("income of customer-1 is 60000")
 
 
-@pytest.mark.parametrize("where", ["features", "decide_features", "decide"])
+@pytest.mark.parametrize("where", ["decide_all", "decide_rows"])
 def test_an_exception_in_a_decision_sends_it_to_a_person(
     desk: Desk, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], where: str
 ) -> None:

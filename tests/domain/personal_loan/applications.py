@@ -5,7 +5,7 @@ from datetime import date, timedelta
 from typing import Any
 
 from cde_domain.application import columns_of
-from cde_domain.features.columns import columns_of_application
+from cde_domain.features.columns import columns_of_applications
 from cde_domain.features.feature import feature_matrix
 from cde_domain.portfolios.personal_loan import PORTFOLIO
 from cde_domain.portfolios.personal_loan.application import PersonalLoanApplication
@@ -28,7 +28,7 @@ def with_history(**changes: Any) -> PersonalLoanApplication:
 
 
 def features_of(applied_for: PersonalLoanApplication) -> dict[str, float]:
-    row = feature_matrix(PORTFOLIO.features, columns_of_application(applied_for, SPECS, APPLIED))[0]
+    row = feature_matrix(PORTFOLIO.features, columns_of_applications([applied_for], SPECS, APPLIED))[0]
     return dict(zip(NAMES, row.tolist(), strict=True))
 
 
