@@ -9,7 +9,9 @@ import dagster as dg
 from cde_assets import features, release
 from cde_assets.daily import daily_jobs
 from cde_assets.decisions import GROUP as DECISIONS
-from cde_assets.decisions import batch
+from cde_assets.decisions import batch, experiment_report
+from cde_assets.experiments import starting
+from cde_assets.experiments.moving import experiment_automation
 from cde_assets.governance import alternatives, card, compliance, evidence, fairness, latency, reports
 from cde_assets.loan_book import loan_book_assets
 from cde_assets.model import candidates, challenger, evaluation
@@ -20,15 +22,18 @@ from cde_checks import loan_book as loan_book_checks
 from cde_checks import model as model_checks
 from cde_checks import release as release_checks
 from cde_checks.decisions import batch as batch_checks
+from cde_checks.decisions import experiments as experiment_checks
 from cde_domain.portfolio import load_portfolio, shipped_portfolios
 from cde_resources.artefacts import ArtefactIOManager
 from cde_resources.bentos import BentoStore
 from cde_resources.mlflow import MlflowResource, dagster_mlflow_run, end_mlflow_on_run_finished
 from cde_resources.portfolio import ARTEFACTS, PortfolioResource
 from cde_resources.releases import ReleasesResource
+from cde_resources.service import ServiceResource
 from cde_serving.settings import Settings
 
 JOB = "train_and_release"
+TRAINING_JOB = "train_challenger"
 BATCH_JOB = "score_applications_of_a_day"
 ASSETS = (
     features,
@@ -43,9 +48,19 @@ ASSETS = (
     card,
     evidence,
     release,
+    starting,
     batch,
+    experiment_report,
 )
-CHECKS = (loan_book_checks, feature_checks, model_checks, governance_checks, release_checks, batch_checks)
+CHECKS = (
+    loan_book_checks,
+    feature_checks,
+    model_checks,
+    governance_checks,
+    release_checks,
+    batch_checks,
+    experiment_checks,
+)
 
 
 def build_definitions(reference: str, settings: Settings) -> dg.Definitions:
@@ -57,16 +72,26 @@ def build_definitions(reference: str, settings: Settings) -> dg.Definitions:
     options = settings.source_options if reference == settings.portfolio else {}
     registry = MlflowResource.of(settings, portfolio.name)
     daily, schedules = daily_jobs(settings, portfolio, chosen=reference == settings.portfolio)
+    experiment = dg.AssetSelection.assets(dg.AssetKey([portfolio.name, "challenger_experiment"]))
+    experiments = experiment_automation(settings, portfolio, chosen=reference == settings.portfolio)
     return dg.Definitions(
         assets=_under(portfolio.name, dg.load_assets_from_modules([loan_book_module, *ASSETS])),
         asset_checks=_under(portfolio.name, dg.load_asset_checks_from_modules(CHECKS)),
         jobs=[
             *daily,
+            *experiments.jobs,
             dg.define_asset_job(
                 JOB,
-                selection=dg.AssetSelection.all() - dg.AssetSelection.groups(DECISIONS),
+                selection=dg.AssetSelection.all() - dg.AssetSelection.groups(DECISIONS) - experiment,
                 hooks={end_mlflow_on_run_finished},
                 description="From the raw loan book to the promoted, served model, every check on the way.",
+                tags={"portfolio": portfolio.name},
+            ),
+            dg.define_asset_job(
+                TRAINING_JOB,
+                selection=experiment.upstream(),
+                hooks={end_mlflow_on_run_finished},
+                description="From the raw loan book to a judged challenger, which enters an experiment.",
                 tags={"portfolio": portfolio.name},
             ),
             dg.define_asset_job(
@@ -77,6 +102,7 @@ def build_definitions(reference: str, settings: Settings) -> dg.Definitions:
             ),
         ],
         schedules=schedules,
+        sensors=[experiments.sensor],
         resources={
             "io_manager": ArtefactIOManager(folder=str(settings.home / ARTEFACTS)),
             "portfolio": PortfolioResource(
@@ -88,6 +114,7 @@ def build_definitions(reference: str, settings: Settings) -> dg.Definitions:
             "registry": registry,
             "releases": ReleasesResource.of(settings, portfolio.name),
             "mlflow": dagster_mlflow_run(registry),
+            "service": ServiceResource(portfolio=portfolio.name, url=f"http://{settings.host}:{settings.port}/metrics"),
             "bentos": BentoStore(home=str(settings.home / "bentoml")),
         },
         # A process a step would import everything again for each of some forty steps.

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from cde_domain.features.feature import Feature
 from cde_domain.portfolio.checks import check
+from cde_domain.portfolio.experiments import ExperimentRules
 from cde_domain.portfolio.lender import Creditor, DeclinedAlternative, Inventory, Retention
 from cde_domain.portfolio.protected import ProtectedAttribute
 from cde_domain.portfolio.sources import Enrichment, OutcomeLabel, Source, SourceOptions
@@ -47,7 +48,7 @@ class Portfolio:
     three) are compared on the folds. `alternatives` is how many candidates the search for less discriminatory models
     tries, 20 or more. `enrichment` is what may be asked of the bureau. From `intended_use` on, it is what the model
     card says in the lender's own words; without an `inventory` entry the rule that asks for one stays open. `retention`
-    says how long decisions are kept.
+    says how long decisions are kept, and `experiment` how a challenger comes to more customers.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Portfolio:
     references: tuple[str, ...] = ()
     inventory: Inventory | None = None
     retention: Retention = field(default_factory=Retention)
+    experiment: ExperimentRules = field(default_factory=ExperimentRules)
 
     def __post_init__(self) -> None:
         check(self)
