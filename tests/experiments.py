@@ -46,7 +46,7 @@ def traffic(
     drift: Callable[[float], float] = lambda day: 0.0,
 ) -> pd.DataFrame:
     """The first decisions of new customers in some days, by the variant that hash and weight say."""
-    moments = sorted(first + timedelta(days=float(day)) for day in random.uniform(0.01, days, customers))
+    moments = sorted(first + timedelta(days=float(day)) for day in random.uniform(days / 100, days, customers))
     rows = []
     for moment in moments:
         number = f"{random.integers(2**62):x}"

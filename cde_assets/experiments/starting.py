@@ -13,7 +13,7 @@ from cde_assets.release import GROUP, refuse
 from cde_checks.gate import RECOMPARE, Case, examine
 from cde_checks.judgement import EVIDENCE, REPORTS
 from cde_checks.refusal import Refusal
-from cde_domain.decisions.experiments.power import PowerPlan, power_plan
+from cde_domain.decisions.experiments.measures import approval_plan
 from cde_domain.decisions.recorded import read_decisions
 from cde_domain.portfolio import Portfolio
 from cde_resources.portfolio import PortfolioResource
@@ -116,7 +116,7 @@ def start(
 def planned(lending: Portfolio, portfolio: PortfolioResource, case: Case, weight: float) -> dict[str, Any]:
     """How many customers and days the first step needs, by what the champion approves."""
     rate, source, per_day = approval_rate(portfolio, case)
-    plan = plan_of(lending, rate, weight)
+    plan = approval_plan(rate, weight, lending.experiment)
     days = plan.to_detect / per_day if per_day else None
     return {
         "approval_rate": rate,
@@ -124,12 +124,6 @@ def planned(lending: Portfolio, portfolio: PortfolioResource, case: Case, weight
         **{f"plan/{name}": value for name, value in asdict(plan).items() if value is not None},
         **({"plan/days": days} if days is not None else {}),
     }
-
-
-def plan_of(lending: Portfolio, rate: float, weight: float) -> PowerPlan:
-    """The plan for the approval rate, which every experiment can measure at once."""
-    rules = lending.experiment
-    return power_plan(rate, rules.max_approval_change, share=weight, alpha=rules.alpha, power=rules.power)
 
 
 def approval_rate(portfolio: PortfolioResource, case: Case) -> tuple[float, str, float | None]:

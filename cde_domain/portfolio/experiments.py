@@ -41,7 +41,7 @@ class ExperimentRules:
     power: float = 0.8
     min_days: float = 3.0
     max_days: float = 180.0
-    min_decisions: int = 200
+    min_decisions: int = 100
     min_outcomes: int = 0
     max_approval_change: float = 0.10
     max_bad_rate_rise: float = 0.05

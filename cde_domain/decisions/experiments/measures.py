@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cde_domain.decisions.experiments.cohort import Terms, arms_of, strata_of
+from cde_domain.decisions.experiments.power import PowerPlan, power_plan
 from cde_domain.decisions.experiments.sequences import (
     Stratum,
     any_time_p_value,
@@ -87,6 +88,12 @@ class Comparison:
             return False
         low, high = (end * exposure for end in self.interval)
         return high <= self.bound and (self.harm == "rise" or low >= -self.bound)
+
+
+def approval_plan(rate: float, share: float, rules: ExperimentRules) -> PowerPlan:
+    """The customers that an experiment on approvals needs, at the champion's rate and a share for the challenger."""
+    alpha = rules.alpha / GUARDRAILS
+    return power_plan(rate, rules.max_approval_change, share=share, alpha=alpha, power=rules.power)
 
 
 def outcomes_of(first: pd.DataFrame, labelled: pd.DataFrame) -> dict[str, Array]:

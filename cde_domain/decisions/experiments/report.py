@@ -11,8 +11,8 @@ import pandas as pd
 
 from cde_domain.decisions.experiments.assignment import Assignment, examine_assignment
 from cde_domain.decisions.experiments.cohort import Terms, drawn, first_decisions, of_experiment
-from cde_domain.decisions.experiments.measures import GUARDRAILS, Comparison, compare, outcomes_of
-from cde_domain.decisions.experiments.power import PowerPlan, power_plan
+from cde_domain.decisions.experiments.measures import GUARDRAILS, Comparison, approval_plan, compare, outcomes_of
+from cde_domain.decisions.experiments.power import PowerPlan
 from cde_domain.decisions.experiments.service import Counters, ServiceShare, service_shares
 from cde_domain.decisions.experiments.shadows import ShadowComparison, compare_shadows
 from cde_domain.decisions.experiments.slices import GroupRatio, Slice, group_ratios, parts_of, slices_of
@@ -136,11 +136,11 @@ def _steps(first: pd.DataFrame, terms: Terms) -> Sequence[StepRow]:
 
 
 def _plan(comparisons: Sequence[Comparison], terms: Terms, lending: Portfolio) -> PowerPlan | None:
-    rules, share = lending.experiment, terms.steps[0].weight
+    share = terms.steps[0].weight
     rate = next((one.champion for one in comparisons if one.name == "approval"), None)
     if rate is None or not 0 < share < 1:
         return None
-    return power_plan(rate, rules.max_approval_change, share=share, alpha=rules.alpha, power=rules.power)
+    return approval_plan(rate, share, lending.experiment)
 
 
 def _plain(value: Any) -> Any:

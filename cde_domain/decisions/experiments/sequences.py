@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from cde_domain.intervals import Interval
 
 PRIOR = 0.5
-_HALVINGS = 40
+_HALVINGS = 32
+_CUTS = 20  # the place need not be exact: it only has to lie inside
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -168,7 +169,7 @@ def _edge(beyond: Callable[[float], bool], inside: float, outside: float) -> flo
 
 
 def _lowest(function: Callable[[float], float], low: float, high: float) -> float:
-    for _ in range(_HALVINGS):
+    for _ in range(_CUTS):
         first, second = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
         low, high = (low, second) if function(first) < function(second) else (first, high)
     return (low + high) / 2
