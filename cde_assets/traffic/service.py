@@ -1,5 +1,7 @@
 """The running service as a lender's front office uses it: over HTTP, with retries that double nothing."""
 
+import asyncio
+import time
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Self
@@ -10,11 +12,16 @@ import stamina
 TRIES = 5
 BUSY = (409, 429, 503)  # another try may help; every request has an idempotency key, so that it cannot double
 LONGEST_WAIT = 5.0
-SCORE = "/api/v1/credit/score"
+SCORE, DECISIONS = "/api/v1/credit/score", "/api/v1/credit/decisions"
+KEY_COUNTS_WITHIN = 3.0
 
 
 class TrafficError(RuntimeError):
     """Why no more applications can be sent; the message says the way out."""
+
+
+class KeyRefusedError(TrafficError):
+    """The service does not know the API key."""
 
 
 class _BusyError(Exception):
@@ -51,8 +58,9 @@ class Service:
         With `now`, what the clock file tells, it must go by that file too: else the applications would be of today.
 
         Raises:
-            TrafficError: it is away, serves nothing or another portfolio, or goes by another clock.
+            TrafficError: it is away, refuses the API key, serves nothing or another portfolio, or goes by another clock.
         """
+        await self._wait_until_known()
         ready: Mapping[str, Any] = (await self._asked("GET", "/ready")).json()
         if ready.get("portfolio") is None:
             raise TrafficError(
@@ -76,6 +84,18 @@ class Service:
         """
         return await self._asked("POST", path, json=dict(body), headers={"idempotency-key": key})
 
+    async def _wait_until_known(self) -> None:
+        """A new API key counts within a second; one that is refused for longer is none."""
+        until = time.monotonic() + KEY_COUNTS_WITHIN
+        while time.monotonic() < until:
+            try:
+                await self._asked("GET", DECISIONS, headers={"idempotency-key": "traffic"})
+            except KeyRefusedError:
+                await asyncio.sleep(0.2)
+            else:
+                return
+        await self._asked("GET", DECISIONS, headers={"idempotency-key": "traffic"})
+
     async def _asked(self, method: str, path: str, **content: Any) -> httpx.Response:
         try:
             async for attempt in stamina.retry_context(on=_wait, attempts=TRIES, timeout=None, wait_max=LONGEST_WAIT):
@@ -95,11 +115,11 @@ class Service:
 
     def _admitted(self, response: httpx.Response) -> httpx.Response:
         if response.status_code == 401:
-            raise TrafficError(
+            raise KeyRefusedError(
                 f"the service at {self._url} refuses the API key. Make one that may score with `cde keys create`, and "
                 "give it as CDE_API_KEY"
             )
-        if response.status_code == 403:
+        if response.status_code == 403 and response.request.method == "POST":
             raise TrafficError("the API key may not score: make one with `cde keys create --scope score`")
         return response
 
