@@ -63,6 +63,6 @@ def summary(facts: dict[str, Any]) -> str:
     minutes, seconds = divmod(facts["seconds"], 60)
     return (
         f"THE LOOP CLOSED: drift from {facts['drift_began']} noticed on {facts['drift_noticed']}, sensor fired "
-        f"{facts['fires']}x, challenger {facts['challenger'][:12]}, ramp {ramp} %, champion {facts['champion'][:12]} since "
+        f"{facts['fires']}x, challenger {facts['challenger'][:12]} trained, ramp {ramp} %, champion since "
         f"{facts['promoted_on']}, harmful change stopped by {facts['stopped_by']}, {minutes} min {seconds} s"
     )

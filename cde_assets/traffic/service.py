@@ -58,7 +58,7 @@ class Service:
         With `now`, what the clock file tells, it must go by that file too: else the applications would be of today.
 
         Raises:
-            TrafficError: it is away, refuses the API key, serves nothing or another portfolio, or goes by another clock.
+            TrafficError: it is away, refuses the key, serves nothing or another portfolio, or goes by another clock.
         """
         await self._wait_until_known()
         ready: Mapping[str, Any] = (await self._asked("GET", "/ready")).json()
