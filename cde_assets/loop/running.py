@@ -1,6 +1,5 @@
 """Runs the loop from an empty home to its summary line."""
 
-import os
 import signal
 from typing import Any
 
@@ -21,8 +20,7 @@ def run_loop(settings: Settings) -> int:
     for sign in (signal.SIGINT, signal.SIGTERM):  # a shell starts background jobs with SIGINT ignored
         signal.signal(sign, signal.default_int_handler)
     lender = LoopLender.found(settings)
-    os.environ.update(lender.environment(free_port(settings.host)))
-    lending = Settings()
+    lending = lender.choose(free_port(settings.host))
     console.print(f"[bold]The loop[/bold]: a lender of personal loans, state in {lender.folder}")
     story = Story(lending, lender, Timeline(console, ClockFile(lender.clock_file)), console)
     problem = None

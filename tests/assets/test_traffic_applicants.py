@@ -86,7 +86,8 @@ def test_protected_attributes_are_sent_where_the_portfolio_collects_them() -> No
         PERSONAL,
         protected=tuple(
             dataclasses.replace(
-                one, monitoring=Monitoring(("female", "male"), "test") if one.name == "gender" else None
+                one,
+                monitoring=Monitoring(values=("female", "male"), legal_basis="test") if one.name == "gender" else None,
             )
             for one in PERSONAL.protected
         ),
