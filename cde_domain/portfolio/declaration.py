@@ -46,8 +46,9 @@ class Portfolio:
     numbered, copied or left empty where the join gives none; `outcome_known_at` is required for a dated portfolio.
     `boosting` overrides XGBoost's hyperparameters; `tuning_budget` is how many settings of each kind of trees (at most
     three) are compared on the folds. `alternatives` is how many candidates the search for less discriminatory models
-    tries, 20 or more. `alarms` says when its owner is told of what is decided today. `enrichment` is what may be asked of the bureau. From `intended_use` on, it is what the model
-    card says in the lender's own words; without an `inventory` entry the rule that asks for one stays open. `retention`
+    tries, 20 or more. `alarms` says when the owner is told of what is decided today. `enrichment` is what may be asked
+    of the bureau. From `intended_use` on, it is what the model card says in the lender's own words; without an
+    `inventory` entry the rule that asks for one stays open. `retention`
     says how long decisions are kept.
     """
 
