@@ -9,7 +9,7 @@ import dagster as dg
 from cde_assets import features, release
 from cde_assets.daily import daily_jobs
 from cde_assets.decisions import GROUP as DECISIONS
-from cde_assets.decisions import batch
+from cde_assets.decisions import batch, drift, estimated, live
 from cde_assets.governance import alternatives, card, compliance, evidence, fairness, latency, reports
 from cde_assets.loan_book import loan_book_assets
 from cde_assets.model import candidates, challenger, evaluation
@@ -20,6 +20,7 @@ from cde_checks import loan_book as loan_book_checks
 from cde_checks import model as model_checks
 from cde_checks import release as release_checks
 from cde_checks.decisions import batch as batch_checks
+from cde_checks.decisions import monitoring as monitoring_checks
 from cde_domain.portfolio import load_portfolio, shipped_portfolios
 from cde_resources.artefacts import ArtefactIOManager
 from cde_resources.bentos import BentoStore
@@ -44,8 +45,19 @@ ASSETS = (
     evidence,
     release,
     batch,
+    drift,
+    estimated,
+    live,
 )
-CHECKS = (loan_book_checks, feature_checks, model_checks, governance_checks, release_checks, batch_checks)
+CHECKS = (
+    loan_book_checks,
+    feature_checks,
+    model_checks,
+    governance_checks,
+    release_checks,
+    batch_checks,
+    monitoring_checks,
+)
 
 
 def build_definitions(reference: str, settings: Settings) -> dg.Definitions:

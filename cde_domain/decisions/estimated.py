@@ -110,8 +110,8 @@ def line_alarms(estimates: Mapping[str, Estimate], alarms: Alarms, of: str, pref
     lines = {"accuracy": alarms.min_accuracy, "auc": alarms.min_auc}
     titles = {"accuracy": f"accuracy at a cut-off of {alarms.accuracy_cut_off:g}", "auc": "AUC"}
     raised = []
-    for name, line in lines.items():
-        value = estimates[name].value
+    for name, estimate in estimates.items():
+        line, value = lines.get(name), estimate.value
         if line is not None and value is not None and value < line:
             raised.append(Raised(f"{prefix}_{name}_low", f"{titles[name]} {of} is {value:.3f}, below {line:g}"))
     return raised

@@ -12,6 +12,8 @@ from cde_domain.intervals import wilson
 from cde_domain.loan_book import PROTECTED_PREFIX
 from cde_domain.portfolio import Portfolio
 
+FAIRNESS = "adverse_impact_"  # what alarms about groups begin with
+
 
 def live_fairness(portfolio: Portfolio, decisions: pd.DataFrame, *, min_ratio: float) -> list[AttributeResult]:
     """
@@ -42,7 +44,7 @@ def fairness_alarms(results: list[AttributeResult], min_ratio: float) -> list[Ra
     """An alarm for each group of a gating attribute that is approved too rarely; no training mends it by itself."""
     return [
         Raised(
-            f"adverse_impact_{result.attribute}",
+            FAIRNESS + result.attribute,
             f"{result.attribute} {group.group}: approved {group.impact_ratio:.2f} times as often as "
             f"{group.compared_with} (least: {min_ratio:g}, {group.rows} applicants)",
             retrains=False,

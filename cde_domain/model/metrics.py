@@ -164,10 +164,12 @@ class Ranking:
         pairs = goods.sum() * bads.sum() - with_itself
         if pairs <= 0:
             return float("nan")
-        return float((goods @ (np.cumsum(bads) - bads / 2) - with_itself / 2) / pairs)
+        above = np.sum(goods * (np.cumsum(bads) - bads / 2))  # no @: it would wake a thread for every labelling
+        return float((above - with_itself / 2) / pairs)
 
     def _by_score(self, values: Array) -> Array:
-        return np.add.reduceat(values[self._order], self._starts)
+        ordered = values[self._order]
+        return ordered if len(self._starts) == len(ordered) else np.add.reduceat(ordered, self._starts)
 
 
 FEW_VALUES = 12  # a feature of so few values has a bin for each

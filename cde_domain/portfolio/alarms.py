@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from cde_domain.portfolio.errors import PortfolioError
 
+MAY_BE_NONE = ("min_accuracy", "min_auc", "max_approval_rate_change")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Alarms:
@@ -45,12 +47,16 @@ class Alarms:
     retrain_cooldown_days: int = 30
 
     def __post_init__(self) -> None:
-        for name in ("min_accuracy", "min_auc", "max_approval_rate_change"):
+        for name in (
+            *MAY_BE_NONE,
+            "accuracy_cut_off",
+            "max_auc_drop",
+            "max_brier_rise",
+            "max_bad_rate_rise",
+            "min_psi",
+        ):
             value = getattr(self, name)
-            if value is not None and not 0 < value < 1:
-                raise PortfolioError(f"alarms: {name} must lie between 0 and 1, or be None")
-        for name in ("accuracy_cut_off", "max_auc_drop", "max_brier_rise", "max_bad_rate_rise", "min_psi"):
-            if not 0 < getattr(self, name) < 1:
+            if not (value is None and name in MAY_BE_NONE) and not 0 < value < 1:
                 raise PortfolioError(f"alarms: {name} must lie between 0 and 1")
         if not 1e-4 <= self.false_alarm_rate <= 0.2:
             raise PortfolioError("alarms: false_alarm_rate must lie between 0.0001 and 0.2")
