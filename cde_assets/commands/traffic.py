@@ -85,4 +85,5 @@ def traffic(
 def _tell(session: "Session") -> None:
     from rich.console import Console
 
-    Console(highlight=False).print(session.summary())
+    if session.tally.sent:
+        Console(highlight=False).print(session.summary())

@@ -60,7 +60,6 @@ class Service:
         Raises:
             TrafficError: it is away, refuses the key, serves nothing or another portfolio, or goes by another clock.
         """
-        await self._wait_until_known()
         ready: Mapping[str, Any] = (await self._asked("GET", "/ready")).json()
         if ready.get("portfolio") is None:
             raise TrafficError(
@@ -74,6 +73,7 @@ class Service:
             raise TrafficError(
                 f"the service at {self._url} does not follow this CDE_CLOCK_FILE: {told}. Start it with the same file"
             )
+        await self._wait_until_known()
 
     async def post(self, path: str, body: Mapping[str, Any], key: str) -> httpx.Response:
         """
