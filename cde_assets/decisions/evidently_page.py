@@ -120,7 +120,7 @@ def drawn(reference: PsiReference, bounds: tuple[float, float] | None, random: n
     starts = np.concatenate([[low], edges, [np.nan]])
     a_value_each = len(edges) > 0 and edges[0] <= low  # the first bin lies below the smallest value
     ends = starts if a_value_each and edges[-1] >= high else np.concatenate([edges, [high, np.nan]])
-    return random.uniform(starts[bins], np.maximum(starts, ends)[bins])
+    return starts[bins] + random.random(DRAWN_ROWS) * np.maximum(0, ends - starts)[bins]
 
 
 def _frame(champion: Champion, matrix: Array, scores: Array, decisions: NDArray[np.object_]) -> pd.DataFrame:

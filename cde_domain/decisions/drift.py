@@ -18,6 +18,7 @@ from cde_domain.portfolio.alarms import Alarms
 Array = NDArray[np.float64]
 
 DRAWS = 50_000
+RESERVE = 0.5  # of the rate: applicants of some weeks are not quite independent, and limits are estimates themselves
 RAREST = 2e-4  # the rarest event that so many draws tell of: ten of them lie beyond
 
 
@@ -88,9 +89,10 @@ def shifts(things: Sequence[Watched], alarms: Alarms) -> list[Shift]:
     The shift of each thing that is watched.
 
     Where nothing has changed, any of them is called drifted with the probability `false_alarm_rate` at most
-    (Bonferroni): each thing's limit follows from the number of its rows, of the reference's rows, and of the things.
+    (Bonferroni, with half of the rate in reserve): each limit follows from the number of the thing's rows, of the
+    reference's rows, and of the things.
     """
-    level = alarms.false_alarm_rate / max(1, len(things))
+    level = RESERVE * alarms.false_alarm_rate / max(1, len(things))
     return [_shift(thing, level, alarms.min_psi) for thing in things]
 
 
