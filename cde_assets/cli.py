@@ -2,7 +2,18 @@
 
 import typer
 
-from cde_assets.commands import approvals, decision_log, evidence, experiment, keys, operation, rollback, run, traffic
+from cde_assets.commands import (
+    alerts,
+    approvals,
+    decision_log,
+    evidence,
+    experiment,
+    keys,
+    operation,
+    rollback,
+    run,
+    traffic,
+)
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Run the credit decision engine and ask it questions."
@@ -17,6 +28,7 @@ for subject in (
     experiment,
     keys,
     traffic,
+    alerts,
 ):  # as `--help` lists them
     app.add_typer(subject.app)
 

@@ -7,6 +7,8 @@ from typing import Any
 import dagster as dg
 
 from cde_assets import features, release
+from cde_assets.automation.built import automation
+from cde_assets.automation.training_runs import TRAINING_JOB
 from cde_assets.daily import daily_jobs
 from cde_assets.decisions import GROUP as DECISIONS
 from cde_assets.decisions import batch
@@ -57,11 +59,20 @@ def build_definitions(reference: str, settings: Settings) -> dg.Definitions:
     options = settings.source_options if reference == settings.portfolio else {}
     registry = MlflowResource.of(settings, portfolio.name)
     daily, schedules = daily_jobs(settings, portfolio, chosen=reference == settings.portfolio)
+    by_itself = automation(settings, portfolio, reference)
     return dg.Definitions(
         assets=_under(portfolio.name, dg.load_assets_from_modules([loan_book_module, *ASSETS])),
         asset_checks=_under(portfolio.name, dg.load_asset_checks_from_modules(CHECKS)),
         jobs=[
             *daily,
+            *by_itself.jobs,
+            dg.define_asset_job(
+                TRAINING_JOB,
+                selection=dg.AssetSelection.all() - dg.AssetSelection.groups(DECISIONS, release.GROUP),
+                hooks={end_mlflow_on_run_finished},
+                description="From the raw loan book to a challenger's signed evidence, promoting nothing.",
+                tags={"portfolio": portfolio.name},
+            ),
             dg.define_asset_job(
                 JOB,
                 selection=dg.AssetSelection.all() - dg.AssetSelection.groups(DECISIONS),
@@ -76,7 +87,8 @@ def build_definitions(reference: str, settings: Settings) -> dg.Definitions:
                 tags={"portfolio": portfolio.name},
             ),
         ],
-        schedules=schedules,
+        schedules=[*schedules, *by_itself.schedules],
+        sensors=by_itself.sensors,
         resources={
             "io_manager": ArtefactIOManager(folder=str(settings.home / ARTEFACTS)),
             "portfolio": PortfolioResource(

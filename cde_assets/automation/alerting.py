@@ -81,7 +81,9 @@ def failure_alert(watcher: Watcher, instance: dg.DagsterInstance, ended: Ended) 
 
 
 def _done_after(run: dg.DagsterRun) -> str:
-    again = "It starts the run once more by itself." if run.tags.get(RETRIED) == "true" else "It does not start it again."
+    again = (
+        "It starts the run once more by itself." if run.tags.get(RETRIED) == "true" else "It does not start it again."
+    )
     champion = " Nothing was promoted; the champion answers on." if run.job_name in PROMOTING_JOBS else ""
     return again + champion
 
@@ -112,11 +114,10 @@ def _is_told_elsewhere(
     asset = evaluation.asset_key.path[-1]
     if asset not in TOLD_BY or _is_switched_off(context, watcher, TOLD_BY[asset]):
         return False
-    records = context.instance.get_records_for_run(ended.run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION).records
-    return any(
-        record.asset_key == evaluation.asset_key and metadata_of(record)["alarm"] is True
-        for record in records
-    )
+    records = context.instance.get_records_for_run(
+        ended.run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION
+    ).records
+    return any(record.asset_key == evaluation.asset_key and metadata_of(record)["alarm"] is True for record in records)
 
 
 def _is_switched_off(context: dg.SensorEvaluationContext, watcher: Watcher, sensor: str) -> bool:

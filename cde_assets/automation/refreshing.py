@@ -75,7 +75,11 @@ def _look(
     if version == memory.answered:
         return "No new data.", memory.model_copy(update={"seen": None}), False
     if version != memory.seen:
-        return "New data: the next look tells whether it is complete.", memory.model_copy(update={"seen": version}), False
+        return (
+            "New data: the next look tells whether it is complete.",
+            memory.model_copy(update={"seen": version}),
+            False,
+        )
     if unfinished_training(instance, watcher.name):
         return "New data waits until the training that goes on has ended.", memory, False
     changes = {"answered": version, "seen": None, "changes": memory.changes + 1}

@@ -84,9 +84,7 @@ def _of_loans(performance: Performance, scores: Array, repaid: Array, cut_off: f
     }
 
 
-def _promise_alarms(
-    loans: Mapping[str, Estimate], expected: Mapping[str, Estimate], alarms: Alarms
-) -> list[Raised]:
+def _promise_alarms(loans: Mapping[str, Estimate], expected: Mapping[str, Estimate], alarms: Alarms) -> list[Raised]:
     """Alarms where loans did worse than their scores promised, by more than allowed and than the luck of the draw."""
     raised = []
     for name, title, allowed, worse in (
