@@ -24,7 +24,7 @@ def weekly_retraining(watcher: Watcher) -> dg.ScheduleDefinition:
         name="weekly_retraining",
         job_name=TRAINING_JOB,
         default_status=_status(watcher),
-        description="Trains a challenger on the whole loan book every Sunday at 02:00 UTC, unless one is being trained.",
+        description="Trains a challenger on the whole loan book on Sundays at 02:00 UTC, unless one is being trained.",
     )
     def evaluate(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         if not watcher.has_champion():
