@@ -3,6 +3,7 @@
 import typer
 
 from cde_assets.commands import (
+    alerts,
     approvals,
     decision_log,
     evidence,
@@ -29,6 +30,7 @@ for subject in (
     keys,
     traffic,
     loop,
+    alerts,
 ):  # as `--help` lists them
     app.add_typer(subject.app)
 

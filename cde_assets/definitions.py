@@ -7,6 +7,8 @@ from typing import Any
 import dagster as dg
 
 from cde_assets import features, release
+from cde_assets.automation.built import automation
+from cde_assets.automation.training_runs import TRAINING_JOB
 from cde_assets.daily import daily_jobs
 from cde_assets.decisions import GROUP as DECISIONS
 from cde_assets.decisions import batch, drift, estimated, live, recorded
@@ -76,12 +78,21 @@ def build_definitions(reference: str, settings: Settings) -> dg.Definitions:
     chosen = reference == settings.portfolio
     daily, schedules = daily_jobs(settings, portfolio, chosen=chosen)
     watching, watch_schedules, watch_sensors = monitoring(settings, portfolio, chosen=chosen)
+    by_itself = automation(settings, portfolio, reference)
     return dg.Definitions(
         assets=_under(portfolio.name, dg.load_assets_from_modules([loan_book_module, *ASSETS])),
         asset_checks=_under(portfolio.name, dg.load_asset_checks_from_modules(CHECKS)),
         jobs=[
             *daily,
             *watching,
+            *by_itself.jobs,
+            dg.define_asset_job(
+                TRAINING_JOB,
+                selection=dg.AssetSelection.all() - dg.AssetSelection.groups(DECISIONS, release.GROUP),
+                hooks={end_mlflow_on_run_finished},
+                description="From the raw loan book to a challenger's signed evidence, promoting nothing.",
+                tags={"portfolio": portfolio.name},
+            ),
             dg.define_asset_job(
                 JOB,
                 selection=dg.AssetSelection.all() - dg.AssetSelection.groups(DECISIONS),
@@ -96,8 +107,8 @@ def build_definitions(reference: str, settings: Settings) -> dg.Definitions:
                 tags={"portfolio": portfolio.name},
             ),
         ],
-        schedules=[*schedules, *watch_schedules],
-        sensors=watch_sensors,
+        schedules=[*schedules, *watch_schedules, *by_itself.schedules],
+        sensors=[*watch_sensors, *by_itself.sensors],
         resources={
             "io_manager": ArtefactIOManager(folder=str(settings.home / ARTEFACTS)),
             "portfolio": PortfolioResource(

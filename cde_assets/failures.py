@@ -1,7 +1,7 @@
 """Why a step failed, in words that hold no value of an applicant."""
 
 import dagster as dg
-from dagster._utils.error import SerializableErrorInfo
+from dagster_shared.error import SerializableErrorInfo
 
 CHECK_FAILED = "DagsterAssetCheckFailedError"
 

@@ -121,7 +121,7 @@ def _is_told_elsewhere(
 
 
 def _is_switched_off(context: dg.SensorEvaluationContext, watcher: Watcher, sensor: str) -> bool:
-    """Whether somebody switched a sensor of this code location off in the UI, or nobody on where that is the default."""
+    """Whether a sensor of this code location is off: somebody switched it off, or it is so by default."""
     origin = context.code_location_origin
     states = [
         state.status

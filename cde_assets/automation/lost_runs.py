@@ -26,8 +26,8 @@ def lost_runs_end(watcher: Watcher) -> dg.SensorDefinition:
     return watcher.sensor(
         "lost_runs_end",
         evaluate,
-        description="Ends, as failed, runs whose process was killed together with everything that watched it: otherwise "
-        "they would hold their place for hours. Dagster then starts them once more.",
+        description="Ends, as failed, runs whose process was killed with everything that watched it: otherwise they "
+        "would hold their place for hours. Dagster then starts them once more.",
     )
 
 

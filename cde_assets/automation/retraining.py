@@ -22,8 +22,8 @@ from cde_domain.decisions.episodes import Watch
 from cde_resources.alerts.alert import Alert
 
 TRAINS = (
-    f"Asked for a challenger: the job {TRAINING_JOB} trains it from the newest loans. The champion answers until gate and "
-    "experiment let another one take its place."
+    f"Asked for a challenger: the job {TRAINING_JOB} trains it from the newest loans. The champion answers until gate "
+    "and experiment let another one take its place."
 )
 NO_TRAINING_MENDS = "Nothing: training mends no such alarm, so that a person has to decide what to do."
 GONE = "Nothing: a later report no longer says so."
@@ -144,8 +144,8 @@ class Look:
 
     def _waits_until(self, over: datetime) -> str:
         return (
-            f"Nothing yet: after a training there is none for {self._watcher.cooldown_days:g} days. From {over:%Y-%m-%d} on "
-            "a challenger is trained if the alarm still stands."
+            f"Nothing yet: after a training there is none for {self._watcher.cooldown_days:g} days. From {over:%Y-%m-%d} "
+            "on a challenger is trained if the alarm still stands."
         )
 
     def _tell(self, name: str, decided: str | None, *, asked: bool) -> None:

@@ -9,7 +9,6 @@ from cde_assets.automation.training_runs import TRAINING_JOB, training_request, 
 from cde_assets.automation.watcher import Watcher
 from cde_domain.governance.card import FILES
 from cde_resources.alerts.alert import Alert
-from cde_resources.portfolio import PortfolioResource
 from cde_resources.releases import ReleasesResource
 
 REVIEW_JOB = "review_model_card"
@@ -20,6 +19,13 @@ QUARTERLY = "0 6 1 1,4,7,10 *"
 def weekly_retraining(watcher: Watcher) -> dg.ScheduleDefinition:
     """The schedule of this name."""
 
+    @dg.schedule(
+        WEEKLY,
+        name="weekly_retraining",
+        job_name=TRAINING_JOB,
+        default_status=_status(watcher),
+        description="Trains a challenger on the whole loan book on Sundays at 02:00 UTC, unless one is being trained.",
+    )
     def evaluate(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         if not watcher.has_champion():
             return dg.SkipReason("No model is promoted yet.")
@@ -28,19 +34,20 @@ def weekly_retraining(watcher: Watcher) -> dg.ScheduleDefinition:
         at = context.scheduled_execution_time
         return training_request(watcher.name, "weekly", run_key=f"weekly:{at:%Y-%m-%d}", now=at)
 
-    return dg.ScheduleDefinition(
-        name="weekly_retraining",
-        cron_schedule=WEEKLY,
-        job_name=TRAINING_JOB,
-        execution_fn=evaluate,
-        default_status=_status(watcher),
-        description="Trains a challenger on the whole loan book every Sunday at 02:00 UTC, unless one is being trained.",
-    )
+    return evaluate
 
 
 def quarterly_card_review(watcher: Watcher) -> dg.ScheduleDefinition:
     """The schedule of this name."""
 
+    @dg.schedule(
+        QUARTERLY,
+        name="quarterly_card_review",
+        job_name=REVIEW_JOB,
+        default_status=_status(watcher),
+        description="Asks a person to review the champion's card on the first day of every quarter at 06:00 UTC, and "
+        "makes the card again from what is known then unless a challenger waits for its promotion.",
+    )
     def evaluate(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         at = context.scheduled_execution_time
         champion = _champion(watcher)
@@ -53,15 +60,7 @@ def quarterly_card_review(watcher: Watcher) -> dg.ScheduleDefinition:
             return dg.SkipReason("A person was asked to review the champion's card, which stays as it was signed.")
         return dg.RunRequest(run_key=f"review:{_quarter(at)}", tags={"portfolio": watcher.name})
 
-    return dg.ScheduleDefinition(
-        name="quarterly_card_review",
-        cron_schedule=QUARTERLY,
-        job_name=REVIEW_JOB,
-        execution_fn=evaluate,
-        default_status=_status(watcher),
-        description="Asks a person to review the champion's card on the first day of every quarter at 06:00 UTC, and "
-        "makes the card again from what is known then unless a challenger waits for its promotion.",
-    )
+    return evaluate
 
 
 def review_job(watcher: Watcher) -> "dg.UnresolvedAssetJobDefinition":
@@ -96,14 +95,14 @@ def _review(watcher: Watcher, champion: str, at: datetime, *, again: bool) -> Al
 def _champion(watcher: Watcher) -> str | None:
     """The digest of the model that is promoted."""
     current = ReleasesResource.of(watcher.settings, watcher.name).store().ledger.current()
-    return str(current.details["model_digest"]) if current is not None else None
+    return current.details.get("model_digest") if current is not None else None
 
 
 def _challenger(instance: dg.DagsterInstance, watcher: Watcher) -> str | None:
     """The digest of the model that was trained last."""
     event = instance.get_latest_materialization_event(watcher.key("challenger_model"))
     metadata = event.asset_materialization.metadata if event and event.asset_materialization else {}
-    return str(metadata["digest"].value) if "digest" in metadata else None
+    return str(metadata["model_digest"].value) if "model_digest" in metadata else None
 
 
 def _quarter(at: datetime) -> str:

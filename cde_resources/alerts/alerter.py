@@ -20,7 +20,7 @@ from cde_resources.clock import opened_clock
 from cde_serving.settings import Settings
 
 STATE = "alerts.json"
-MAX_WAITING = 200  # messages a channel; the oldest give way
+MAX_WAITING = 100  # messages a channel; the oldest give way
 
 log = structlog.get_logger()
 

@@ -1,18 +1,14 @@
-"""The channel that is always there: a file of JSON lines, and the process's log."""
+"""The channel that is always there: a file of JSON lines."""
 
 import json
 import os
 from pathlib import Path
 
-import structlog
-
 from cde_resources.alerts.alert import ChannelError, Message
-
-log = structlog.get_logger()
 
 
 class LogChannel:
-    """Appends each message to a file, one JSON object a line, and to the log of this process."""
+    """Appends each message to a file, one JSON object a line."""
 
     name = "log"
 
@@ -30,4 +26,3 @@ class LogChannel:
                 os.fsync(file.fileno())
         except OSError as error:
             raise ChannelError(f"{self._path.name} cannot be written: {error.strerror}") from None
-        log.warning("alert", subject=message.subject, where=message.alert.where, severity=message.alert.severity)

@@ -60,6 +60,7 @@ class MailServer:
             OSError, smtplib.SMTPException: it was not taken.
         """
         trust = ssl.create_default_context()
+        client: smtplib.SMTP
         if self.scheme == "smtps":
             client = smtplib.SMTP_SSL(self.host, self.port, timeout=SECONDS, context=trust)
         else:
