@@ -216,7 +216,7 @@ def alternatives(report: Mapping[str, Any]) -> Figure:
 
 def decisions_by_day(counts: Sequence[tuple[date, int, int]]) -> Figure:
     """Decisions of each day as bars, and the share that was approved with its 95 % interval (Wilson)."""
-    figure, axes = _figure(7.0, 3.2)
+    figure, axes = new_figure(7.0, 3.2)
     days = [day for day, _, _ in counts]
     axes.bar(days, [decided for _, decided, _ in counts], color=SHADE)
     axes.set(ylabel="decisions", title="Decisions and approval rate by the day")
