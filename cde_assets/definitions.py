@@ -7,9 +7,12 @@ from typing import Any
 import dagster as dg
 
 from cde_assets import features, release
+from cde_assets.automation.built import automation
+from cde_assets.automation.training_runs import TRAINING_JOB
 from cde_assets.daily import daily_jobs
 from cde_assets.decisions import GROUP as DECISIONS
-from cde_assets.decisions import batch, experiment_report
+from cde_assets.decisions import batch, drift, estimated, experiment_report, live, recorded
+from cde_assets.decisions.monitoring import monitoring
 from cde_assets.experiments import starting
 from cde_assets.experiments.moving import experiment_automation
 from cde_assets.governance import alternatives, card, compliance, evidence, fairness, latency, reports
@@ -23,9 +26,12 @@ from cde_checks import model as model_checks
 from cde_checks import release as release_checks
 from cde_checks.decisions import batch as batch_checks
 from cde_checks.decisions import experiments as experiment_checks
+from cde_checks.decisions import monitoring as monitoring_checks
+from cde_checks.decisions import recorded as recorded_checks
 from cde_domain.portfolio import load_portfolio, shipped_portfolios
 from cde_resources.artefacts import ArtefactIOManager
 from cde_resources.bentos import BentoStore
+from cde_resources.decision_log import DecisionLogResource
 from cde_resources.mlflow import MlflowResource, dagster_mlflow_run, end_mlflow_on_run_finished
 from cde_resources.portfolio import ARTEFACTS, PortfolioResource
 from cde_resources.releases import ReleasesResource
@@ -33,7 +39,6 @@ from cde_resources.service import ServiceResource
 from cde_serving.settings import Settings
 
 JOB = "train_and_release"
-TRAINING_JOB = "train_challenger"
 BATCH_JOB = "score_applications_of_a_day"
 ASSETS = (
     features,
@@ -50,7 +55,11 @@ ASSETS = (
     release,
     starting,
     batch,
+    drift,
+    estimated,
+    live,
     experiment_report,
+    recorded,
 )
 CHECKS = (
     loan_book_checks,
@@ -59,7 +68,9 @@ CHECKS = (
     governance_checks,
     release_checks,
     batch_checks,
+    monitoring_checks,
     experiment_checks,
+    recorded_checks,
 )
 
 
@@ -71,14 +82,19 @@ def build_definitions(reference: str, settings: Settings) -> dg.Definitions:
     vars(loan_book_module).update(loan_book_assets(portfolio))
     options = settings.source_options if reference == settings.portfolio else {}
     registry = MlflowResource.of(settings, portfolio.name)
-    daily, schedules = daily_jobs(settings, portfolio, chosen=reference == settings.portfolio)
+    chosen = reference == settings.portfolio
+    daily, schedules = daily_jobs(settings, portfolio, chosen=chosen)
+    watching, watch_schedules, watch_sensors = monitoring(settings, portfolio, chosen=chosen)
+    by_itself = automation(settings, portfolio, reference)
+    experiments = experiment_automation(settings, portfolio, chosen=chosen)
     experiment = dg.AssetSelection.assets(dg.AssetKey([portfolio.name, "challenger_experiment"]))
-    experiments = experiment_automation(settings, portfolio, chosen=reference == settings.portfolio)
     return dg.Definitions(
         assets=_under(portfolio.name, dg.load_assets_from_modules([loan_book_module, *ASSETS])),
         asset_checks=_under(portfolio.name, dg.load_asset_checks_from_modules(CHECKS)),
         jobs=[
             *daily,
+            *watching,
+            *by_itself.jobs,
             *experiments.jobs,
             dg.define_asset_job(
                 JOB,
@@ -101,8 +117,8 @@ def build_definitions(reference: str, settings: Settings) -> dg.Definitions:
                 tags={"portfolio": portfolio.name},
             ),
         ],
-        schedules=schedules,
-        sensors=[experiments.sensor],
+        schedules=[*schedules, *watch_schedules, *by_itself.schedules],
+        sensors=[*watch_sensors, *by_itself.sensors, experiments.sensor],
         resources={
             "io_manager": ArtefactIOManager(folder=str(settings.home / ARTEFACTS)),
             "portfolio": PortfolioResource(
@@ -112,6 +128,7 @@ def build_definitions(reference: str, settings: Settings) -> dg.Definitions:
                 clock_file=str(settings.clock_file) if settings.clock_file else None,
             ),
             "registry": registry,
+            "decision_log": DecisionLogResource.of(settings, portfolio.name),
             "releases": ReleasesResource.of(settings, portfolio.name),
             "mlflow": dagster_mlflow_run(registry),
             "service": ServiceResource(portfolio=portfolio.name, url=f"http://{settings.host}:{settings.port}/metrics"),

@@ -1,5 +1,6 @@
 """A portfolio: everything a loan product is, in one folder with one Python module."""
 
+from cde_domain.portfolio.alarms import Alarms
 from cde_domain.portfolio.declaration import Portfolio
 from cde_domain.portfolio.errors import PortfolioError
 from cde_domain.portfolio.experiments import ExperimentRules
@@ -17,6 +18,7 @@ from cde_domain.portfolio.thresholds import MIN_ALTERNATIVES, Economics, Thresho
 
 __all__ = [
     "MIN_ALTERNATIVES",
+    "Alarms",
     "Creditor",
     "DeclinedAlternative",
     "Economics",

@@ -1,5 +1,6 @@
 """Tests for what an experiment says: who was assigned to whom, which differences matter, and what follows."""
 
+import itertools
 from dataclasses import replace
 from datetime import timedelta
 
@@ -51,7 +52,7 @@ def test_an_equal_challenger_grows_to_all_customers_and_is_promoted(lending: Por
     history, report = run_its_course(lending, Model(), seed=1)
 
     assert [weight for _, weight in history] == [0.05, 0.25, 0.5, 1.0]
-    assert all(later - earlier >= 3 for (earlier, _), (later, _) in zip(history, history[1:], strict=False))
+    assert all(later - earlier >= 3 for (earlier, _), (later, _) in itertools.pairwise(history))
     assert report.judgement is not None
     assert report.judgement.verdict is Verdict.PROMOTE
     assert report.assignment.as_declared
