@@ -6,24 +6,36 @@ from typing import Any
 
 import dagster as dg
 
-from cde_assets import decisions, features, release
+from cde_assets import features, release
+from cde_assets.automation.built import automation
+from cde_assets.automation.training_runs import TRAINING_JOB
 from cde_assets.daily import daily_jobs
+from cde_assets.decisions import GROUP as DECISIONS
+from cde_assets.decisions import batch, drift, estimated, experiment_report, live, recorded
+from cde_assets.decisions.monitoring import monitoring
+from cde_assets.experiments import starting
+from cde_assets.experiments.moving import experiment_automation
 from cde_assets.governance import alternatives, card, compliance, evidence, fairness, latency, reports
 from cde_assets.loan_book import loan_book_assets
 from cde_assets.model import candidates, challenger, evaluation
 from cde_assets.telemetry import switch_telemetry_off
-from cde_checks import decisions as decision_checks
 from cde_checks import features as feature_checks
 from cde_checks import governance as governance_checks
 from cde_checks import loan_book as loan_book_checks
 from cde_checks import model as model_checks
 from cde_checks import release as release_checks
+from cde_checks.decisions import batch as batch_checks
+from cde_checks.decisions import experiments as experiment_checks
+from cde_checks.decisions import monitoring as monitoring_checks
+from cde_checks.decisions import recorded as recorded_checks
 from cde_domain.portfolio import load_portfolio, shipped_portfolios
 from cde_resources.artefacts import ArtefactIOManager
 from cde_resources.bentos import BentoStore
+from cde_resources.decision_log import DecisionLogResource
 from cde_resources.mlflow import MlflowResource, dagster_mlflow_run, end_mlflow_on_run_finished
 from cde_resources.portfolio import ARTEFACTS, PortfolioResource
 from cde_resources.releases import ReleasesResource
+from cde_resources.service import ServiceResource
 from cde_serving.settings import Settings
 
 JOB = "train_and_release"
@@ -41,10 +53,25 @@ ASSETS = (
     card,
     evidence,
     release,
-    decisions,
+    starting,
+    batch,
+    drift,
+    estimated,
+    live,
+    experiment_report,
+    recorded,
 )
-OF_A_DAY = dg.AssetSelection.groups(decisions.GROUP)
-CHECKS = (loan_book_checks, feature_checks, model_checks, governance_checks, release_checks, decision_checks)
+CHECKS = (
+    loan_book_checks,
+    feature_checks,
+    model_checks,
+    governance_checks,
+    release_checks,
+    batch_checks,
+    monitoring_checks,
+    experiment_checks,
+    recorded_checks,
+)
 
 
 def build_definitions(reference: str, settings: Settings) -> dg.Definitions:
@@ -55,33 +82,56 @@ def build_definitions(reference: str, settings: Settings) -> dg.Definitions:
     vars(loan_book_module).update(loan_book_assets(portfolio))
     options = settings.source_options if reference == settings.portfolio else {}
     registry = MlflowResource.of(settings, portfolio.name)
-    daily, schedules = daily_jobs(settings, portfolio, chosen=reference == settings.portfolio)
+    chosen = reference == settings.portfolio
+    daily, schedules = daily_jobs(settings, portfolio, chosen=chosen)
+    watching, watch_schedules, watch_sensors = monitoring(settings, portfolio, chosen=chosen)
+    by_itself = automation(settings, portfolio, reference)
+    experiments = experiment_automation(settings, portfolio, chosen=chosen)
+    experiment = dg.AssetSelection.assets(dg.AssetKey([portfolio.name, "challenger_experiment"]))
     return dg.Definitions(
         assets=_under(portfolio.name, dg.load_assets_from_modules([loan_book_module, *ASSETS])),
         asset_checks=_under(portfolio.name, dg.load_asset_checks_from_modules(CHECKS)),
         jobs=[
             *daily,
+            *watching,
+            *by_itself.jobs,
+            *experiments.jobs,
             dg.define_asset_job(
                 JOB,
-                selection=dg.AssetSelection.all() - OF_A_DAY,
+                selection=dg.AssetSelection.all() - dg.AssetSelection.groups(DECISIONS) - experiment,
                 hooks={end_mlflow_on_run_finished},
                 description="From the raw loan book to the promoted, served model, every check on the way.",
                 tags={"portfolio": portfolio.name},
             ),
             dg.define_asset_job(
+                TRAINING_JOB,
+                selection=experiment.upstream(),
+                hooks={end_mlflow_on_run_finished},
+                description="From the raw loan book to a judged challenger, which enters an experiment.",
+                tags={"portfolio": portfolio.name},
+            ),
+            dg.define_asset_job(
                 BATCH_JOB,
-                selection=OF_A_DAY,
+                selection=dg.AssetSelection.assets(dg.AssetKey([portfolio.name, "batch_scores"])),
                 description="The applications of a day, scored by the champion and compared with answers one by one.",
                 tags={"portfolio": portfolio.name},
             ),
         ],
-        schedules=schedules,
+        schedules=[*schedules, *watch_schedules, *by_itself.schedules],
+        sensors=[*watch_sensors, *by_itself.sensors, experiments.sensor],
         resources={
             "io_manager": ArtefactIOManager(folder=str(settings.home / ARTEFACTS)),
-            "portfolio": PortfolioResource(reference=reference, state=str(settings.home), source_options=options),
+            "portfolio": PortfolioResource(
+                reference=reference,
+                state=str(settings.home),
+                source_options=options,
+                clock_file=str(settings.clock_file) if settings.clock_file else None,
+            ),
             "registry": registry,
+            "decision_log": DecisionLogResource.of(settings, portfolio.name),
             "releases": ReleasesResource.of(settings, portfolio.name),
             "mlflow": dagster_mlflow_run(registry),
+            "service": ServiceResource(portfolio=portfolio.name, url=f"http://{settings.host}:{settings.port}/metrics"),
             "bentos": BentoStore(home=str(settings.home / "bentoml")),
         },
         # A process a step would import everything again for each of some forty steps.

@@ -1,6 +1,7 @@
 """The portfolio of a code location, and where its state lives."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from pydantic import Field
 from cde_domain.digests import file_digest, json_digest
 from cde_domain.model.scoring_model import ScoringModel, model_digest
 from cde_domain.portfolio import Portfolio, load_portfolio, portfolio_code
+from cde_resources.clock import opened_clock
 
 ARTEFACTS = "artefacts"
+AS_OF = "as_of"  # the option of sources that can be read as they stood on a day
 
 
 @cache
@@ -31,19 +34,28 @@ class PortfolioResource(dg.ConfigurableResource):
     reference: str
     state: str
     source_options: dict[str, Any] = Field(default_factory=dict)
+    clock_file: str | None = None
 
     def load(self) -> Portfolio:
         """The portfolio."""
         return _loaded(self.reference)
 
+    def now(self) -> datetime:
+        """The time."""
+        return opened_clock(self.clock_file)()
+
     def options(self) -> Any:
         """
         The portfolio's validated source options.
 
+        Sources that can be read as of a day are read as of the one that a clock file tells, unless an option names it.
+
         Raises:
             pydantic.ValidationError: an option is unknown or of the wrong type.
         """
-        return self.load().options.model_validate(self.source_options)
+        options = self.load().options
+        told = {AS_OF: self.now().date()} if self.clock_file and AS_OF in options.model_fields else {}
+        return options.model_validate({**told, **self.source_options})
 
     def code_digest(self) -> str:
         """The digest of the portfolio's code and policy as they are on disk: all that decides besides the model."""
