@@ -6,18 +6,20 @@ from typing import Any
 
 import dagster as dg
 
-from cde_assets import decisions, features, release
+from cde_assets import features, release
 from cde_assets.daily import daily_jobs
+from cde_assets.decisions import GROUP as DECISIONS
+from cde_assets.decisions import batch
 from cde_assets.governance import alternatives, card, compliance, evidence, fairness, latency, reports
 from cde_assets.loan_book import loan_book_assets
 from cde_assets.model import candidates, challenger, evaluation
 from cde_assets.telemetry import switch_telemetry_off
-from cde_checks import decisions as decision_checks
 from cde_checks import features as feature_checks
 from cde_checks import governance as governance_checks
 from cde_checks import loan_book as loan_book_checks
 from cde_checks import model as model_checks
 from cde_checks import release as release_checks
+from cde_checks.decisions import batch as batch_checks
 from cde_domain.portfolio import load_portfolio, shipped_portfolios
 from cde_resources.artefacts import ArtefactIOManager
 from cde_resources.bentos import BentoStore
@@ -41,10 +43,9 @@ ASSETS = (
     card,
     evidence,
     release,
-    decisions,
+    batch,
 )
-OF_A_DAY = dg.AssetSelection.groups(decisions.GROUP)
-CHECKS = (loan_book_checks, feature_checks, model_checks, governance_checks, release_checks, decision_checks)
+CHECKS = (loan_book_checks, feature_checks, model_checks, governance_checks, release_checks, batch_checks)
 
 
 def build_definitions(reference: str, settings: Settings) -> dg.Definitions:
@@ -63,14 +64,14 @@ def build_definitions(reference: str, settings: Settings) -> dg.Definitions:
             *daily,
             dg.define_asset_job(
                 JOB,
-                selection=dg.AssetSelection.all() - OF_A_DAY,
+                selection=dg.AssetSelection.all() - dg.AssetSelection.groups(DECISIONS),
                 hooks={end_mlflow_on_run_finished},
                 description="From the raw loan book to the promoted, served model, every check on the way.",
                 tags={"portfolio": portfolio.name},
             ),
             dg.define_asset_job(
                 BATCH_JOB,
-                selection=OF_A_DAY,
+                selection=dg.AssetSelection.assets(dg.AssetKey([portfolio.name, "batch_scores"])),
                 description="The applications of a day, scored by the champion and compared with answers one by one.",
                 tags={"portfolio": portfolio.name},
             ),

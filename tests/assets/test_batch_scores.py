@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cde_assets.definitions import BATCH_JOB, build_definitions
-from cde_checks.decisions import compare
+from cde_checks.decisions.batch import compare
 from cde_serving.settings import Settings
 from tests.serving.helpers import Releases, releases_in
 from tests.support import NAME, REFERENCE, TinyLoans, write_tiny_bundle, write_tiny_loans

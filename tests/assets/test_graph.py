@@ -8,11 +8,11 @@ import dagster as dg
 import pytest
 
 from cde_assets.definitions import BATCH_JOB, JOB, build_definitions
-from cde_checks import decisions as decision_checks
 from cde_checks import features as feature_checks
 from cde_checks import governance as governance_checks
 from cde_checks import loan_book as loan_book_checks
 from cde_checks import model as model_checks
+from cde_checks.decisions import batch as batch_checks
 from cde_checks.judgement import REPORTS, required_checks
 from cde_domain.portfolio import load_portfolio, shipped_portfolios
 from cde_serving.settings import Settings
@@ -131,10 +131,11 @@ def test_the_champion_is_made_from_everything_that_the_gate_asks_about(name: str
 def test_the_jobs_lead_through_the_whole_graph_and_every_check(
     definitions: dg.Definitions, specs: dict[str, dg.AssetSpec], checks: list[dg.AssetCheckSpec]
 ):
-    """Up to the release in one, what is decided by the day in the other."""
-    for name, stages in ((JOB, BEFORE_DECISIONS), (BATCH_JOB, ("decisions",))):
+    """Up to the release in one, what is scored and what is watched by the day in the others."""
+    up_to_the_release = {asset for asset, spec in specs.items() if spec.group_name in BEFORE_DECISIONS}
+    watched = {asset for asset, spec in specs.items() if MONITORED.items() <= spec.tags.items()}
+    for name, inside in ((JOB, up_to_the_release), (BATCH_JOB, {"batch_scores"}), (MONITOR_JOB, watched)):
         job = definitions.resolve_job_def(name)
-        inside = {asset for asset, spec in specs.items() if spec.group_name in stages}
 
         assert {key.path[-1] for key in job.asset_layer.executable_asset_keys} == inside
         found = {key.name for key in job.asset_layer.asset_graph.asset_check_keys}
@@ -143,13 +144,13 @@ def test_the_jobs_lead_through_the_whole_graph_and_every_check(
 
 def test_the_checks_lie_in_the_file_of_their_stage(specs: dict[str, dg.AssetSpec]):
     modules = {
-        "loan_book": loan_book_checks,
-        "features": feature_checks,
-        "model": model_checks,
-        "governance": governance_checks,
-        "decisions": decision_checks,
+        "loan_book": (loan_book_checks,),
+        "features": (feature_checks,),
+        "model": (model_checks,),
+        "governance": (governance_checks,),
+        "decisions": (batch_checks, recorded_checks),
     }
-    for stage, module in modules.items():
+    for stage, module in ((stage, module) for stage, files in modules.items() for module in files):
         found = [check for check in vars(module).values() if isinstance(check, dg.AssetChecksDefinition)]
         assert found
         for check in found:

@@ -9,6 +9,7 @@ import dagster as dg
 import numpy as np
 import pyarrow.parquet as pq
 
+from cde_checks.decisions import PARTITION
 from cde_domain.application import columns_of, request_of
 from cde_domain.decisions.daily import read_applications
 from cde_domain.digests import file_digest
@@ -16,9 +17,7 @@ from cde_domain.release import Bundle
 from cde_resources.portfolio import PortfolioResource
 from cde_resources.releases import ReleasesResource
 
-DAYS = dg.DailyPartitionsDefinition(start_date="2025-01-01", end_offset=1)  # today's applications are scored today
 ASKED = 200
-PARTITION = "dagster/partition"
 
 
 def find_applications(home: Path, day: date) -> Path:

@@ -1,19 +1,19 @@
-"""Stage decisions: the applications of a day, scored by the champion without a request for each."""
+"""The applications of a day, scored by the champion without a request for each."""
 
 from datetime import date
 
 import dagster as dg
 import numpy as np
 
+from cde_assets.decisions import GROUP
 from cde_assets.metadata import OWNERS, picture, problem_table
-from cde_checks.decisions import DAYS, find_applications, scores_file
+from cde_checks.decisions import DAYS
+from cde_checks.decisions.batch import find_applications, scores_file
 from cde_domain.decisions.daily import read_applications, score_applications, write_scores
 from cde_domain.digests import file_digest
 from cde_domain.loan_book import LoanBookError
 from cde_resources.portfolio import PortfolioResource
 from cde_resources.releases import ReleasesResource
-
-GROUP = "decisions"
 
 
 @dg.asset(group_name=GROUP, owners=OWNERS, kinds={"parquet"}, partitions_def=DAYS)
