@@ -2,7 +2,17 @@
 
 import typer
 
-from cde_assets.commands import approvals, decision_log, evidence, experiment, keys, operation, rollback, run
+from cde_assets.commands import (
+    approvals,
+    decision_log,
+    evidence,
+    experiment,
+    keys,
+    operation,
+    rollback,
+    run,
+    simulation,
+)
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Run the credit decision engine and ask it questions."
@@ -15,6 +25,7 @@ for subject in (
     approvals,
     rollback,
     experiment,
+    simulation,
     keys,
 ):  # as `--help` lists them
     app.add_typer(subject.app)

@@ -9,7 +9,7 @@ import dagster as dg
 from cde_assets import features, release
 from cde_assets.daily import daily_jobs
 from cde_assets.decisions import GROUP as DECISIONS
-from cde_assets.decisions import batch
+from cde_assets.decisions import batch, policy_simulation
 from cde_assets.governance import alternatives, card, compliance, evidence, fairness, latency, reports
 from cde_assets.loan_book import loan_book_assets
 from cde_assets.model import candidates, challenger, evaluation
@@ -44,6 +44,7 @@ ASSETS = (
     evidence,
     release,
     batch,
+    policy_simulation,
 )
 CHECKS = (loan_book_checks, feature_checks, model_checks, governance_checks, release_checks, batch_checks)
 

@@ -229,7 +229,7 @@ def _impact(decisions: pd.Series, groups: pd.Series, name: str, portfolio: Portf
 
 
 def moves(frame: pd.DataFrame, repaid: Array) -> list[dict[str, Any]]:
-    """Which decisions change into which, how many, how bad those loans are by score and outcome, and the commonest why."""
+    """Which decisions change into which, how many and why, and how bad those loans are by score and by outcome."""
     changed = frame[frame["changed"]].assign(repaid=repaid[frame["changed"].to_numpy()])
     found = []
     for (before, after), part in changed.groupby(["actual", "simulated"]):

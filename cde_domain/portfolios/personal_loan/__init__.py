@@ -53,6 +53,7 @@ PORTFOLIO = Portfolio(
     thresholds=Thresholds(min_auc=0.75),
     promotion="automatic",
     enrichment=Enrichment("credit_history", answer=CreditHistory),
+    amount=("loan_to_income", "annual_income"),
     jurisdiction="IN",
     boosting={
         "rounds": 250,
