@@ -111,7 +111,8 @@ class running:  # noqa: N801  # reads as what it is: with running(...)
     def _scraped(self, found: Prometheus) -> bool:
         assert self._process.poll() is None, (self._folder / "log").read_text()[-3000:]
         try:
-            return found.query(f'cde_ready{{job="{JOB}"}}') == [1.0]
+            started = httpx.get(f"{found.url}/-/ready", timeout=10).status_code == 200
+            return started and found.query(f'cde_ready{{job="{JOB}"}}') == [1.0]
         except httpx.TransportError:
             return False
 

@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from cde_assets.cli import app
 from tests.deploy.conftest import CONFIG, DEPLOY, JOB, Prometheus, needs_prometheus
 from tests.serving.helpers import wait_for
+from tests.support import REFERENCE
 
 RULES = DEPLOY / "prometheus" / "rules"
-CASES = DEPLOY / "prometheus" / "tests" / "alerts.yml"
+CASES = sorted((DEPLOY / "prometheus" / "tests").glob("*.yml"))
 
 
 def rules(file: str) -> list[dict[str, Any]]:
@@ -38,11 +41,12 @@ def test_configuration_and_rules_are_prometheus_own_language():
 
 @needs_prometheus
 def test_each_alert_fires_and_is_silent_as_the_cases_say():
-    assert "SUCCESS" in promtool("test", "rules", CASES)
+    assert "SUCCESS" in promtool("test", "rules", *CASES)
 
 
 def test_the_cases_have_every_alert_firing_and_silent():
-    asked = [check for case in yaml.safe_load(CASES.read_text())["tests"] for check in case["alert_rule_test"]]
+    cases = [case for file in CASES for case in yaml.safe_load(file.read_text())["tests"]]
+    asked = [check for case in cases for check in case["alert_rule_test"]]
 
     assert set(ALERTS) == {check["alertname"] for check in asked if check.get("exp_alerts")}
     assert set(ALERTS) == {check["alertname"] for check in asked if not check.get("exp_alerts")}
@@ -86,12 +90,20 @@ def test_every_metric_that_a_rule_asks_for_is_on_the_services_page(prometheus: P
 
 
 @needs_prometheus
-def test_a_healthy_service_raises_no_alert_and_one_that_is_gone_does(prometheus: Prometheus):
-    """Restarts and the like are cases of promtool; here the path from a real process to a pending alert is closed."""
-    assert [] == prometheus.api("alerts")["alerts"]
+def test_a_stop_of_automatic_decisions_is_an_alert_within_seconds_and_a_healthy_service_raises_none(
+    prometheus: Prometheus, monkeypatch: pytest.MonkeyPatch
+):
+    """From the command through a real process and a real Prometheus to the alert, and back."""
+    monkeypatch.setenv("CDE_HOME", str(prometheus.server.releases.store.folder.parent))
+    monkeypatch.setenv("CDE_PORTFOLIO", REFERENCE)
 
-    prometheus.server.kill()
+    def firing() -> set[str]:
+        return {
+            alert["labels"]["alertname"] for alert in prometheus.api("alerts")["alerts"] if alert["state"] == "firing"
+        }
 
-    wait_for(
-        lambda: "CreditServiceDown" in {one["labels"]["alertname"] for one in prometheus.api("alerts")["alerts"]}, 5
-    )
+    assert set() == firing()
+    assert 0 == CliRunner().invoke(app, ["stop-auto", "--reason", "a drill"]).exit_code
+    wait_for(lambda: firing() == {"CreditAutomaticDecisionsStopped"}, 5)
+    assert 0 == CliRunner().invoke(app, ["resume-auto"]).exit_code
+    wait_for(lambda: firing() == set(), 5)

@@ -85,7 +85,7 @@ def policies(draw: st.DrawFn) -> Policy:
 class TestReplay:
     """What is taken again, and what is kept."""
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=12, deadline=None)
     @given(policy=policies(), seed=st.integers(0, 999))
     def test_the_policy_that_decided_changes_nobody(self, tiny_engine: DecisionEngine, policy: Policy, seed: int):
         matrix = applicants(60, seed)
@@ -96,7 +96,7 @@ class TestReplay:
         assert not found["changed"].any()
         assert [""] == found["kept"].unique().tolist()
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=12, deadline=None)
     @given(policy=policies(), seed=st.integers(0, 999))
     def test_another_policy_decides_as_the_engine_would_have_with_it(
         self, tiny_engine: DecisionEngine, policy: Policy, seed: int
@@ -112,7 +112,7 @@ class TestReplay:
             assert (alone.decided_by, tuple(map(str, alone.reason_codes))) == (row.simulated_by, row.simulated_codes)
             assert row.changed == (row.actual != row.simulated) == bool(row.why)
 
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=10, deadline=None)
     @given(cut=st.floats(0.45, 0.98), higher=st.floats(0.0, 0.5), seed=st.integers(0, 99))
     def test_a_higher_cut_off_approves_nobody_more(
         self, tiny_engine: DecisionEngine, cut: float, higher: float, seed: int
@@ -291,12 +291,12 @@ class TestFigures:
         assert pytest.approx({"recorded scores": 0.3, "scores of the other model": 0.05}) == rates
 
     def test_ninety_five_of_a_hundred_intervals_of_a_change_hold_the_true_one(self):
-        """On 400 draws of 300 applicants, whose scores are the truth, between cut-offs of 0.8 and 0.7."""
+        """On 200 draws of 300 applicants, whose scores are the truth, between cut-offs of 0.8 and 0.7."""
         random = np.random.default_rng(11)
         truth = None
         held = {"approval_rate": 0, "expected_bad_rate": 0, "expected_profit": 0}
-        for draw in range(401):
-            rows = 400_000 if draw == 0 else 300
+        for draw in range(201):
+            rows = 100_000 if draw == 0 else 300
             score = random.beta(5, 2, rows)
             amounts = random.lognormal(9, 0.5, rows)
             frame = sides(
@@ -313,7 +313,7 @@ class TestFigures:
                 low, high = found[name].interval
                 held[name] += low <= value <= high
 
-        assert all(0.92 <= count / 400 <= 0.98 for count in held.values()), held
+        assert all(0.90 <= count / 200 <= 0.99 for count in held.values()), held
 
 
 class TestFairness:
