@@ -115,7 +115,7 @@ def _take_again(
     changed = rows[(frame["actual"].to_numpy()[rows] != decided.decisions).astype(bool)]
     columns = ["actual_by", "actual_codes", "simulated", "simulated_by", "simulated_codes"]
     moved = frame.loc[changed, columns].itertuples(index=False, name=None)
-    frame.loc[changed, "why"] = [_why(*row, other.policy) for row in moved]
+    frame.loc[changed, "why"] = [_why(*row, policy=other.policy) for row in moved]
 
 
 def _reproduced(recorded: pd.DataFrame, again: Explained) -> NDArray[np.bool_]:
@@ -132,7 +132,7 @@ def _reproduced(recorded: pd.DataFrame, again: Explained) -> NDArray[np.bool_]:
 
 
 def _why(
-    before_by: str, before_codes: tuple[str, ...], after: str, by: str, codes: tuple[str, ...], policy: Policy
+    before_by: str, before_codes: tuple[str, ...], after: str, by: str, codes: tuple[str, ...], *, policy: Policy
 ) -> str:
     """What led to the simulated decision, and which rule or fallback no longer does."""
     told = _grounds(after, by, codes, policy)

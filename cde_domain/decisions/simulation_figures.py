@@ -85,7 +85,9 @@ def figures(frame: pd.DataFrame, applications: Applications, economics: Economic
     if amounts is not None:
         weights = np.nan_to_num(amounts)
         found.append(
-            _figure("lent", "the amount asked for that is lent", "share", [(weights * a, weights) for a in approved])
+            _figure(
+                "lent", "the amount asked for that is lent", "share", [(weights * _ones(a), weights) for a in approved]
+            )
         )
     else:
         weights = np.ones(len(frame))
@@ -102,7 +104,7 @@ def _judged(scores: Array, judge: str, approved: list[Mask], weights: Array, eco
     earned = 100 * (good * economics.margin - (1 - good) * economics.loss_given_default)
     lent = [a & scored for a in approved]
     return [
-        _figure("expected_bad_rate", "approved loans", "share", [((1 - good) * a, a * 1.0) for a in lent], judge),
+        _figure("expected_bad_rate", "approved loans", "share", [((1 - good) * a, _ones(a)) for a in lent], judge),
         _figure(
             "expected_profit",
             "what is earned of 100 applied for",
@@ -133,11 +135,11 @@ def _known(repaid: Array, approved: list[Mask], weights: Array, economics: Econo
             "outcome_known",
             "approved loans",
             "share",
-            [(b * 1.0, a * 1.0) for a, b in zip(approved, lent, strict=True)],
+            [(_ones(b), _ones(a)) for a, b in zip(approved, lent, strict=True)],
             judge,
         ),
         _figure(
-            "bad_rate", "approved loans of known outcome", "share", [((1 - good) * a, a * 1.0) for a in lent], judge
+            "bad_rate", "approved loans of known outcome", "share", [((1 - good) * a, _ones(a)) for a in lent], judge
         ),
         _figure(
             "return",
@@ -150,7 +152,7 @@ def _known(repaid: Array, approved: list[Mask], weights: Array, economics: Econo
 
 
 def _shares(name: str, said: str, sides: list[Mask]) -> Figure:
-    return _figure(name, said, "share", [(side * 1.0, np.ones(len(side))) for side in sides])
+    return _figure(name, said, "share", [(_ones(side), np.ones(len(side))) for side in sides])
 
 
 def _figure(name: str, said: str, unit: str, sides: Sequence[tuple[Array, Array]], judge: str = "") -> Figure:
@@ -161,6 +163,10 @@ def _figure(name: str, said: str, unit: str, sides: Sequence[tuple[Array, Array]
         interval = mean_interval(parts + simulated.value - actual.value) if len(parts) > 1 else None
         change = Estimate(simulated.value - actual.value, interval, len(parts))
     return Figure(name, said, unit, judge, actual, simulated, change)
+
+
+def _ones(mask: Mask) -> Array:
+    return mask.astype(np.float64)
 
 
 def _ratio(numerator: Array, denominator: Array) -> tuple[Estimate | None, Array]:
