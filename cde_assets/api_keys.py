@@ -4,11 +4,10 @@ import asyncio
 import getpass
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from cde_domain.clock import utc_now
 from cde_serving.access.issuing import KeyIssuer
 from cde_serving.access.keys import ApiKey, read_keys
 from cde_serving.decision_log import DecisionLog, LogUnavailableError
@@ -26,7 +25,7 @@ def key_issuer(
     """What creates and revokes keys, with the decision log open."""
     name = settings.portfolio_name()
     with closing(open_log(settings, name)) as log:
-        yield KeyIssuer(log, name, by=f"person:{getpass.getuser()}")
+        yield KeyIssuer(log, name, by=f"person:{getpass.getuser()}", clock=settings.clock())
 
 
 def known_keys(settings: Settings) -> list[ApiKey]:
@@ -56,7 +55,7 @@ def access_hint(settings: Settings) -> str | None:
     """What to tell whoever starts the service: that anybody is let in, or how to make the first key."""
     if settings.auth == "off":
         return "Authentication is off (CDE_AUTH=off): whoever reaches the port is let in."
-    now = iso(utc_now())
+    now = iso(settings.clock()())
     live = [
         key for key in known_keys(settings) if not key.revoked_at and (key.expires_at is None or key.expires_at > now)
     ]
@@ -76,10 +75,10 @@ def key_for_a_moment(settings: Settings, *scopes: str) -> Iterator[str]:
             asyncio.run(issuer.revoke(key.key_id))
 
 
-def state_of(key: ApiKey) -> str:
-    """Whether a key counts, and until or since when, in words."""
+def state_of(key: ApiKey, now: datetime) -> str:
+    """Whether a key counts at a moment, and until or since when, in words."""
     if key.revoked_at:
         return f"revoked {key.revoked_at[:16].replace('T', ' ')}"
-    if key.expires_at and key.expires_at <= iso(utc_now()):
+    if key.expires_at and key.expires_at <= iso(now):
         return f"expired {key.expires_at[:16].replace('T', ' ')}"
     return f"counts until {key.expires_at[:16].replace('T', ' ')}" if key.expires_at else "counts"

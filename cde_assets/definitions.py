@@ -80,7 +80,12 @@ def build_definitions(reference: str, settings: Settings) -> dg.Definitions:
         schedules=schedules,
         resources={
             "io_manager": ArtefactIOManager(folder=str(settings.home / ARTEFACTS)),
-            "portfolio": PortfolioResource(reference=reference, state=str(settings.home), source_options=options),
+            "portfolio": PortfolioResource(
+                reference=reference,
+                state=str(settings.home),
+                source_options=options,
+                clock_file=str(settings.clock_file) if settings.clock_file else None,
+            ),
             "registry": registry,
             "releases": ReleasesResource.of(settings, portfolio.name),
             "mlflow": dagster_mlflow_run(registry),

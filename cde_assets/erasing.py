@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 from cde_assets.derived_rows import drop_customer_rows
-from cde_domain.clock import Clock, utc_now
+from cde_domain.clock import Clock
 from cde_domain.portfolio import Portfolio
 from cde_serving.decision_log import DecisionLog
 from cde_serving.records.erasure import CopiesRemainError, Eraser, Erasure, gone_customers
@@ -16,16 +16,19 @@ class Erasing:
     """
     Erases customers of one portfolio in the name of `by`, over an open log.
 
-    A decision is kept as long as the portfolio's `retention` says, unless the settings name other days.
+    A decision is kept as long as the portfolio's `retention` says, unless the settings name other days. Without a
+    `clock` it is the one of the settings.
     """
 
     def __init__(
-        self, log: DecisionLog, settings: Settings, portfolio: Portfolio, *, by: str, clock: Clock = utc_now
+        self, log: DecisionLog, settings: Settings, portfolio: Portfolio, *, by: str, clock: Clock | None = None
     ) -> None:
         self._log = log
         self._folder: Path = settings.portfolio_home(portfolio.name)
         self.retention_days = portfolio.retention.days if settings.retention_days is None else settings.retention_days
-        self._eraser = Eraser(log, portfolio.name, retention_days=self.retention_days, by=by, clock=clock)
+        self._eraser = Eraser(
+            log, portfolio.name, retention_days=self.retention_days, by=by, clock=clock or settings.clock()
+        )
 
     def erase(self, customer_id: str, *, at_once: bool, tenant: str = DEFAULT_TENANT) -> tuple[Erasure, int]:
         """

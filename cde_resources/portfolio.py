@@ -1,6 +1,7 @@
 """The portfolio of a code location, and where its state lives."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from pydantic import Field
 from cde_domain.digests import file_digest, json_digest
 from cde_domain.model.scoring_model import ScoringModel, model_digest
 from cde_domain.portfolio import Portfolio, load_portfolio, portfolio_code
+from cde_resources.clock import opened_clock
 
 ARTEFACTS = "artefacts"
 
@@ -31,10 +33,15 @@ class PortfolioResource(dg.ConfigurableResource):
     reference: str
     state: str
     source_options: dict[str, Any] = Field(default_factory=dict)
+    clock_file: str | None = None
 
     def load(self) -> Portfolio:
         """The portfolio."""
         return _loaded(self.reference)
+
+    def now(self) -> datetime:
+        """The time."""
+        return opened_clock(self.clock_file)()
 
     def options(self) -> Any:
         """

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Self
 
 import dagster as dg
-from pydantic import PrivateAttr, ValidationError
+from pydantic import ValidationError
 
-from cde_domain.clock import Clock, utc_now
 from cde_domain.governance.rulebook import Rulebook
+from cde_resources.clock import opened_clock
 from cde_serving.operation import Mark, Measured, OperationFactsError
 from cde_serving.releases import ReleaseStore
 from cde_serving.settings import Settings
@@ -25,7 +25,7 @@ class ReleasesResource(dg.ConfigurableResource):
     create_key: bool
     verify_key: str
     approver_keys: str
-    _clock: Clock = PrivateAttr(default_factory=lambda: utc_now)
+    clock_file: str | None = None
 
     @classmethod
     def of(cls, settings: Settings, portfolio: str) -> Self:
@@ -37,11 +37,13 @@ class ReleasesResource(dg.ConfigurableResource):
             create_key=settings.signing_key is None,
             verify_key=str(settings.verify_key_file()),
             approver_keys=str(settings.approver_keys_folder()),
+            clock_file=str(settings.clock_file) if settings.clock_file else None,
         )
 
     def store(self) -> ReleaseStore:
         """Ledger, bundles, evidence and approvals."""
-        return ReleaseStore(Path(self.home), Path(self.verify_key), portfolio=self.portfolio)
+        clock = opened_clock(self.clock_file)
+        return ReleaseStore(Path(self.home), Path(self.verify_key), portfolio=self.portfolio, clock=clock)
 
     def signer(self) -> SigningKey:
         """
@@ -99,4 +101,4 @@ class ReleasesResource(dg.ConfigurableResource):
 
     def now(self) -> datetime:
         """The time."""
-        return self._clock()
+        return opened_clock(self.clock_file)()

@@ -65,14 +65,16 @@ class DecisionLog:
         The log of a portfolio, with the keys that the settings name; missing keys are generated.
 
         Raises:
+            ClockFileError: the settings name a clock file that tells no time.
             LogUnavailableError: the log or a key cannot be opened.
         """
+        clock = settings.clock()
         try:
             master = MasterKey.open(settings.master_key_file(), create=True)
             key = open_signing_key(settings.log_key_file(), settings.log_public_key_file(), create=True)
         except (VaultError, SignatureError) as error:
             raise LogUnavailableError(f"the decision log cannot be opened: {error}") from error
-        return cls(settings.log_url(name), master, CheckpointFile(settings.checkpoints_file(name), key))
+        return cls(settings.log_url(name), master, CheckpointFile(settings.checkpoints_file(name), key), clock)
 
     @classmethod
     def open_existing(cls, settings: Settings, name: str) -> Self:

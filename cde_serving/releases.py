@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from cde_domain.clock import Clock, utc_now
 from cde_domain.release import Bundle, BundleError, load_bundle
 from cde_serving.experiments import ExperimentLog
 from cde_serving.ledger import LedgerEntry, PromotionLedger
@@ -26,14 +27,14 @@ class ReleaseStore:
     key in the PEM file `public_key` signed them.
     """
 
-    def __init__(self, folder: Path, public_key: Path, *, portfolio: str | None = None) -> None:
+    def __init__(self, folder: Path, public_key: Path, *, portfolio: str | None = None, clock: Clock = utc_now) -> None:
         self.folder = folder
         self.bundles = folder / BUNDLES
         self.evidence = folder / "evidence"
         self.approvals = folder / "approvals"
         self.attestations = folder / "attestations"
-        self.ledger = PromotionLedger(folder / LEDGER, public_key, portfolio=portfolio)
-        self.experiments = ExperimentLog(folder, public_key, portfolio=portfolio)
+        self.ledger = PromotionLedger(folder / LEDGER, public_key, portfolio=portfolio, clock=clock)
+        self.experiments = ExperimentLog(folder, public_key, portfolio=portfolio, clock=clock)
         self.operation = OperationLog(folder, public_key, self.ledger, portfolio=portfolio)
 
     def current(self) -> Bundle | None:

@@ -9,6 +9,7 @@ import prometheus_client.values
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from cde_domain.clock import Clock
 from cde_serving.access.key_ring import KeyRing
 from cde_serving.access.rates import Rates
 from cde_serving.app import create_app
@@ -36,33 +37,45 @@ def open_scorer(settings: Settings, baked: Path = BAKED) -> Scorer:
     key that was built in unless the settings name another.
 
     Raises:
-        PortfolioError: the settings name a portfolio by an import path that cannot be loaded.
+        ClockFileError: the settings name a clock file that tells no time.
+        PortfolioError: they name a portfolio by an import path that cannot be loaded.
         LedgerError: the ledger built into the bento is damaged.
         LogUnavailableError: the decision log cannot be opened.
         ApiKeyError: the default rate limit is none.
     """
+    clock = _open_clock(settings)
     built_in = ReleaseStore(baked, settings.verify_key or baked / PUBLIC_KEY)
     first = built_in.ledger.current()
     name = first.portfolio if first else settings.portfolio_name()
-    at_home = ReleaseStore(settings.portfolio_home(name), settings.verify_key_file(), portfolio=name)
+    at_home = ReleaseStore(settings.portfolio_home(name), settings.verify_key_file(), portfolio=name, clock=clock)
     metrics, rates = Metrics(), Rates(settings.rate_limit)
     log = DecisionLog.open(settings, name)
-    releases = ReleaseFollower(store_to_serve(at_home, built_in), on_failure=metrics.release_failed)
+    releases = ReleaseFollower(store_to_serve(at_home, built_in), clock, on_failure=metrics.release_failed)
     releases.start()
-    keys = KeyRing(log.read_engine, log.master) if settings.auth == "on" else None
+    keys = KeyRing(log.read_engine, log.master, clock) if settings.auth == "on" else None
     if keys is None:
         structlog.get_logger().warning("authentication is off: whoever reaches the port is let in", setting="CDE_AUTH")
     return Scorer(
         releases,
         log,
         metrics,
+        clock,
         promote=_promote_command(settings.portfolio),
         switch=KillSwitch(log.read_engine, name),
-        plan=PlanFollower(releases.store, on_failure=metrics.experiment_failed),
+        plan=PlanFollower(releases.store, clock, on_failure=metrics.experiment_failed),
         enricher=_open_enricher(settings, metrics),
         keys=keys,
         rates=rates,
     )
+
+
+def _open_clock(settings: Settings) -> Clock:
+    clock = settings.clock()
+    if settings.clock_file is not None:
+        structlog.get_logger().warning(
+            "the time is told by a file, for tests only", setting="CDE_CLOCK_FILE", now=clock().isoformat()
+        )
+    return clock
 
 
 def _open_enricher(settings: Settings, metrics: Metrics) -> Enricher | None:

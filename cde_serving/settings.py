@@ -6,7 +6,9 @@ from typing import Any, Literal
 from pydantic import Field, HttpUrl, NonNegativeInt, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from cde_domain.clock import Clock, utc_now
 from cde_domain.portfolio import load_portfolio
+from cde_serving.clock_file import ClockFile
 
 
 class Settings(BaseSettings):
@@ -38,11 +40,32 @@ class Settings(BaseSettings):
     retention_days: NonNegativeInt | None = None
     bureau_url: HttpUrl | None = None
     bureau_deadline: float = Field(default=0.8, gt=0, le=5)
+    clock_file: Path | None = None
 
-    @field_validator("home", "signing_key", "verify_key", "approver_keys", "master_key", "log_key", "log_checkpoints")
+    @field_validator(
+        *(
+            "home",
+            "signing_key",
+            "verify_key",
+            "approver_keys",
+            "master_key",
+            "log_key",
+            "log_checkpoints",
+            "clock_file",
+        )
+    )
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         return path.expanduser().absolute() if path else None
+
+    def clock(self) -> Clock:
+        """
+        What time it is: the machine's, unless a file tells it.
+
+        Raises:
+            ClockFileError: `clock_file` tells no time.
+        """
+        return ClockFile(self.clock_file) if self.clock_file else utc_now
 
     def portfolio_home(self, name: str) -> Path:
         """The folder that holds all state of the portfolio of this name."""

@@ -24,12 +24,13 @@ def choose(portfolio: str | None, options: list[str] | None = None) -> "Settings
     Make the choice on the command line the settings of this process and of every one it starts.
 
     Raises:
-        BadParameter: there is no such portfolio, or its sources have no such option.
+        BadParameter: there is no such portfolio, its sources have no such option, or the clock file tells no time.
     """
     from pydantic import ValidationError
 
     from cde_assets.telemetry import switch_telemetry_off
     from cde_domain.portfolio import PortfolioError, load_portfolio
+    from cde_serving.clock_file import ClockFileError
     from cde_serving.settings import Settings
 
     switch_telemetry_off()
@@ -40,11 +41,14 @@ def choose(portfolio: str | None, options: list[str] | None = None) -> "Settings
             os.environ["CDE_SOURCE_OPTIONS"] = json.dumps(dict(_option(option) for option in options))
         settings = Settings()
         load_portfolio(settings.portfolio).options.model_validate(settings.source_options)
+        settings.clock()
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
         raise typer.BadParameter(problems, param_hint="--option") from error
     except PortfolioError as error:
         raise typer.BadParameter(str(error), param_hint="PORTFOLIO") from error
+    except ClockFileError as error:
+        raise typer.BadParameter(str(error), param_hint="CDE_CLOCK_FILE") from error
     os.environ["CDE_HOME"] = str(settings.home)
     return settings
 

@@ -76,11 +76,12 @@ def list_keys(portfolio: PortfolioOption = None) -> None:
     table = Table(title=f"API keys of {settings.portfolio_name()}", title_justify="left", box=None)
     for heading in ("id", "tenant", "scopes", "rate", "name", "created", "ends with", "state"):
         table.add_column(heading, no_wrap=True)
+    now = settings.clock()()
     for key in known_keys(settings):
         created = f"{key.created_at[:16].replace('T', ' ')} by {key.created_by}"
         table.add_row(
             key.key_id, key.tenant, key.granted, key.rate or "default", key.name or "", created, f"…{key.last_digits}",
-            state_of(key),
+            state_of(key, now),
         )  # fmt: skip
     # A row stays a line, for grep and for narrow windows.
     Console(soft_wrap=True, width=LINE).print(

@@ -72,7 +72,7 @@ def _turn_switch(portfolio: str | None, kind: Literal["stop_auto", "resume_auto"
             before = read_switch(log.read_engine, name)
             if not stops and not before.stopped:
                 raise told_no(f"Automatic decisions of {name} are not stopped")
-            asyncio.run(turn(log, name, kind, by=os_user(), reason=reason))
+            asyncio.run(turn(log, name, kind, by=os_user(), reason=reason, clock=settings.clock()))
             state = read_switch(log.read_engine, name)
     except (LogBusyError, LogUnavailableError) as error:
         raise told_no(f"Not {'stopped' if stops else 'resumed'}: {error}") from error

@@ -1,12 +1,12 @@
 """The search for less discriminatory alternatives."""
 
+from datetime import date
 from typing import Any
 
 import dagster as dg
 import pandas as pd
 
 from cde_assets.metadata import OWNERS, picture, table
-from cde_domain.clock import utc_now
 from cde_domain.decisions.policy import Policy
 from cde_domain.features.table import labels_of, matrix_of
 from cde_domain.governance.alternatives import RULE, Finding, Tolerances
@@ -90,16 +90,15 @@ def alternatives_search(
         context.add_output_metadata({"finding": Finding.INSUFFICIENT_DATA.value, "reason": str(error)})
         return {**report, **NOT_SEARCHED, "finding": Finding.INSUFFICIENT_DATA.value, "reason": str(error)}
     report |= search.as_json()
-    report |= _answers(lending, report)
+    report |= _answers(lending, report, portfolio.now().date())
     with training_run(context, mlflow) as tracking:
         report["mlflow_run_id"] = _record(registry, tracking.active_run().info.run_id, lending.name, report)
     context.add_output_metadata(_metadata(report))
     return report
 
 
-def _answers(lending: Portfolio, report: dict[str, Any]) -> dict[str, Any]:
+def _answers(lending: Portfolio, report: dict[str, Any], today: date) -> dict[str, Any]:
     """Who declined which of the models found, those nobody did, and the outcome in a sentence."""
-    today = utc_now().date()
     declined = [
         {"candidate": name, "by": f"{one.name}, {one.role}", "on": one.date.isoformat(), "reason": one.reason}
         for one in lending.declined_alternatives

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from cde_assets.metadata import OWNERS, table
-from cde_domain.clock import utc_now
 from cde_domain.decisions.engine import DecisionEngine
 from cde_domain.decisions.policy import Policy
 from cde_domain.digests import file_digest
@@ -68,7 +67,7 @@ def compliance_report(
     model = portfolio.scoring_model(challenger_model["digest"])
     training, holdout = matrix_of(lending, training_set), matrix_of(lending, holdout_set)
     rulebook, rulebook_sha256 = _rulebook()
-    today = utc_now().date()
+    today = releases.now().date()
     operation = _operation(releases, rulebook)
     approvers, attested, refused = _attestations(releases, rulebook)
     ledger = releases.store().ledger.entries()

@@ -14,7 +14,6 @@ from pydantic import BaseModel
 from cde_assets.metadata import OWNERS, picture, table
 from cde_checks.governance import MIN_OVERLAP, MIN_OVERLAP_OF_BASELINES
 from cde_domain.application import columns_of, request_of
-from cde_domain.clock import utc_now
 from cde_domain.decisions.engine import DecisionEngine
 from cde_domain.decisions.policy import Policy
 from cde_domain.decisions.recourse import find_recourse
@@ -65,7 +64,7 @@ def explanation_report(
         **facts,
         "recourse": {
             **recourse_facts(engine, _applications(lending, loan_book, declined)),
-            "example": _example(lending, engine),
+            "example": _example(lending, engine, portfolio.now().date()),
         },
         "lime": _lime(engine, training, notices),
     }
@@ -83,10 +82,10 @@ def _applications(
         yield lending.application.model_validate_json(json.dumps(request_of(row, specs))), applied_on(row)
 
 
-def _example(lending: Portfolio, engine: DecisionEngine) -> list[str]:
+def _example(lending: Portfolio, engine: DecisionEngine, today: date) -> list[str]:
     """What the portfolio's made-up applicant would be told; nothing if they are approved."""
     application = lending.application.model_validate_json(json.dumps(dict(lending.example), default=str))
-    found = find_recourse(engine, application, utc_now().date())
+    found = find_recourse(engine, application, today)
     return [change.sentence for change in found.changes] if found else []
 
 

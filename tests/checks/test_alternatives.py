@@ -88,7 +88,7 @@ FOUND = {
 
 def _answered(*answers: DeclinedAlternative) -> list[str]:
     portfolio: Portfolio = dataclasses.replace(GERMAN, declined_alternatives=answers)
-    return _answers(portfolio, FOUND)["unanswered"]
+    return _answers(portfolio, FOUND, TODAY)["unanswered"]
 
 
 def test_only_what_a_named_person_declined_is_answered() -> None:
