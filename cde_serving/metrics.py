@@ -35,7 +35,8 @@ class Metrics:
 
     Each label has a short list of values: what is not on it counts as "other", so that no caller can make the page
     grow. What can be named beforehand is on the page from the start with 0: a counter that appears with its first count
-    has no rate, and no alarm sees that count. What `.labels()` returns is kept, since looking it up costs more than counting.
+    has no rate, and no alarm sees that count. What `.labels()` returns is kept, as looking it up costs more than
+    counting.
     """
 
     def __init__(self) -> None:

@@ -4,9 +4,11 @@ from datetime import date
 from pathlib import Path
 
 import dagster as dg
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from cde_assets.decisions import GROUP
-from cde_assets.decisions.simulating import DAYS, Asked, Simulation, last_days, simulation_of
+from cde_assets.decisions.simulating import CHANGED, DAYS, Asked, Simulation, last_days, simulation_of
 from cde_assets.decisions.simulation_page import page, tables, title
 from cde_assets.metadata import OWNERS, table
 from cde_domain.decisions.policy import PolicyError
@@ -63,7 +65,7 @@ def _written(found: Simulation, home: Path) -> Path:
     write_json(target.with_suffix(".json"), found.report)
     target.with_suffix(".html").write_text(page(found.report), encoding="utf-8")
     unfinished = target.with_name(f".{target.name}.unfinished")
-    found.changed.to_parquet(unfinished, index=False)
+    pq.write_table(pa.Table.from_pandas(found.changed, CHANGED, preserve_index=False), unfinished)
     unfinished.replace(target.with_suffix(".parquet"))
     return target
 

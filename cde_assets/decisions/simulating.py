@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from cde_domain.decisions.policy import Outcome, Policy
-from cde_domain.decisions.recorded import FEATURE_PREFIX, labelled, read_decisions, read_outcomes
-from cde_domain.decisions.simulation import BUNDLE_MISSING, NOT_REPRODUCED, SimulationError, simulate
+from cde_domain.decisions.recorded import FEATURE_PREFIX, MOMENT, labelled, read_decisions, read_outcomes
+from cde_domain.decisions.simulation import BUNDLE_MISSING, IDENTITY, NOT_REPRODUCED, SimulationError, simulate
 from cde_domain.decisions.simulation_figures import Applications, fairness, figures, groups_of, moves
 from cde_domain.decisions.variants import Variant
 from cde_domain.digests import file_digest
@@ -22,6 +23,13 @@ from cde_domain.release import Bundle, BundleError
 from cde_serving.releases import ReleaseStore
 
 DAYS = 30  # that a simulation looks back unless it is told otherwise
+
+# Said, and not guessed from the rows: an erasure reads the column `customer` also where nobody changes.
+CHANGED = pa.schema(
+    [(name, pa.string()) for name in ("decision_id", "tenant", "customer")]
+    + [("applied_at", MOMENT)]
+    + [(name, pa.string()) for name in ("variant", "bundle", "from", "to", "from_codes", "to_codes", "why")]
+)
 
 KEPT = {
     BUNDLE_MISSING: "the bundle that decided is not here any more",
@@ -40,12 +48,13 @@ class Simulation:
     def changed(self) -> pd.DataFrame:
         """The decisions that change: ids, from what to what, and why; no score or feature."""
         rows = self.frame[self.frame["changed"]]
-        named = rows[["decision_id", "tenant", "customer", "applied_at", "variant", "bundle"]]
+        named = rows[IDENTITY]
         codes = {
             f"{side}_codes": rows[name].map(lambda given: " ".join(given))
             for side, name in (("from", "actual_codes"), ("to", "simulated_codes"))
         }
-        return named.assign(**{"from": rows["actual"], "to": rows["simulated"], **codes, "why": rows["why"]})
+        moved = named.assign(**{"from": rows["actual"], "to": rows["simulated"], **codes, "why": rows["why"]})
+        return moved[CHANGED.names]
 
 
 @dataclass(frozen=True)

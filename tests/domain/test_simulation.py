@@ -1,6 +1,5 @@
 """Policy simulation: recorded decisions taken again under another policy or model, and what that would have meant."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -9,48 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cde_domain.decisions.engine import Decision, DecisionEngine, Routing
+from cde_domain.decisions.engine import DecisionEngine, Routing
 from cde_domain.decisions.policy import Policy, PolicyError
 from cde_domain.decisions.review import failed, reviewed
 from cde_domain.decisions.simulation import BUNDLE_MISSING, NOT_REPRODUCED, SimulationError, simulate
 from cde_domain.decisions.simulation_figures import Applications, fairness, figures, moves
 from cde_domain.portfolio import Economics, ProtectedAttribute
+from tests.recorded import BUNDLE, applicants, recorded
 from tests.support import TinyLoans
 
-BUNDLE = "b" * 64
 ECONOMICS = Economics(margin=0.1, loss_given_default=0.5)
-FEATURES = ("annual_income", "loan_to_income", "bureau_score", "total_balance", "loan_purpose")
-
-
-def applicants(rows: int, seed: int) -> np.ndarray:
-    """Feature rows, some beyond what training saw, some unknown."""
-    random = np.random.default_rng(seed)
-    score = np.where(random.random(rows) < 0.1, np.nan, random.uniform(290, 900, rows))
-    income = random.lognormal(10.8, 0.9, rows)
-    return np.column_stack(
-        [income, random.uniform(0.0, 1.1, rows), score, random.exponential(9000, rows), random.integers(0, 3, rows)]
-    ).astype(float)
-
-
-def recorded(matrix: np.ndarray, decisions: list[Decision], **changes: Any) -> pd.DataFrame:
-    """The table that such decisions leave behind."""
-    rows = len(matrix)
-    return pd.DataFrame(
-        {
-            "decision_id": [f"{number:032x}" for number in range(rows)],
-            "tenant": "default",
-            "customer": [f"token-{number}" for number in range(rows)],
-            "applied_at": pd.Timestamp(datetime(2026, 3, 1, tzinfo=UTC)),
-            "variant": "champion",
-            "bundle": BUNDLE,
-            "decision": [decision.decision.value for decision in decisions],
-            "decided_by": [decision.decided_by.value for decision in decisions],
-            "score": [np.nan if decision.score is None else decision.score for decision in decisions],
-            "reason_codes": [np.array([*map(str, decision.reason_codes)], dtype=object) for decision in decisions],
-            **{f"feature.{name}": matrix[:, position] for position, name in enumerate(FEATURES)},
-            **changes,
-        }
-    )
 
 
 def under(engine: DecisionEngine, policy: Policy) -> DecisionEngine:
