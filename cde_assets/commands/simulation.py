@@ -44,6 +44,9 @@ def simulate_policy(
     """
     if policy is None and bundle is None:
         raise typer.BadParameter("give a policy file, --bundle, or both")
+    for file in (html, csv):
+        if file and not file.absolute().parent.is_dir():
+            raise typer.BadParameter(f"there is no folder {file.parent}", param_hint="--html, --csv")
     settings = choose(portfolio)
     from rich.console import Console
 

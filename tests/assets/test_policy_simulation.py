@@ -152,6 +152,7 @@ class TestTheCommand:
             (["--from", "2026-01-01", "--to", "2026-01-31"], 1, "no decisions of 2026-01-01 to 2026-01-31"),
             (["--from", "2026-03-02", "--to", "2026-03-01"], 2, "before it begins"),
             (["--from", "yesterday"], 2, "yesterday"),
+            (["--csv", "/no/such/folder/who.csv"], 2, "there is no folder /no/such/folder"),
             (["--bundle", "0123"], 1, "'0123' names 0 of the bundles that were promoted"),
         ],
     )
