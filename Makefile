@@ -39,7 +39,7 @@ serve: $(READY) ## the promoted bento in the foreground
 	@$(BIN)/cde serve $(PORTFOLIO) $(if $(PORT),--port $(PORT))
 
 test: $(READY) ## every test of the quick set
-	@$(BIN)/python -m pytest -m 'not slow'
+	@$(BIN)/python -m pytest -m 'not slow' -n auto --dist loadfile
 
 test-full: $(READY) ## all tests, with the long ones
 	@$(BIN)/python -m pytest

@@ -9,7 +9,8 @@ import dagster as dg
 from cde_assets import features, release
 from cde_assets.daily import daily_jobs
 from cde_assets.decisions import GROUP as DECISIONS
-from cde_assets.decisions import batch, policy_simulation
+from cde_assets.decisions import batch, policy_simulation, recorded
+from cde_assets.decisions.monitoring import monitoring
 from cde_assets.governance import alternatives, card, compliance, evidence, fairness, latency, reports
 from cde_assets.loan_book import loan_book_assets
 from cde_assets.model import candidates, challenger, evaluation
@@ -20,9 +21,11 @@ from cde_checks import loan_book as loan_book_checks
 from cde_checks import model as model_checks
 from cde_checks import release as release_checks
 from cde_checks.decisions import batch as batch_checks
+from cde_checks.decisions import recorded as recorded_checks
 from cde_domain.portfolio import load_portfolio, shipped_portfolios
 from cde_resources.artefacts import ArtefactIOManager
 from cde_resources.bentos import BentoStore
+from cde_resources.decision_log import DecisionLogResource
 from cde_resources.mlflow import MlflowResource, dagster_mlflow_run, end_mlflow_on_run_finished
 from cde_resources.portfolio import ARTEFACTS, PortfolioResource
 from cde_resources.releases import ReleasesResource
@@ -44,9 +47,18 @@ ASSETS = (
     evidence,
     release,
     batch,
+    recorded,
     policy_simulation,
 )
-CHECKS = (loan_book_checks, feature_checks, model_checks, governance_checks, release_checks, batch_checks)
+CHECKS = (
+    loan_book_checks,
+    feature_checks,
+    model_checks,
+    governance_checks,
+    release_checks,
+    batch_checks,
+    recorded_checks,
+)
 
 
 def build_definitions(reference: str, settings: Settings) -> dg.Definitions:
@@ -57,12 +69,15 @@ def build_definitions(reference: str, settings: Settings) -> dg.Definitions:
     vars(loan_book_module).update(loan_book_assets(portfolio))
     options = settings.source_options if reference == settings.portfolio else {}
     registry = MlflowResource.of(settings, portfolio.name)
-    daily, schedules = daily_jobs(settings, portfolio, chosen=reference == settings.portfolio)
+    chosen = reference == settings.portfolio
+    daily, schedules = daily_jobs(settings, portfolio, chosen=chosen)
+    watching, watch_schedules, watch_sensors = monitoring(settings, portfolio, chosen=chosen)
     return dg.Definitions(
         assets=_under(portfolio.name, dg.load_assets_from_modules([loan_book_module, *ASSETS])),
         asset_checks=_under(portfolio.name, dg.load_asset_checks_from_modules(CHECKS)),
         jobs=[
             *daily,
+            *watching,
             dg.define_asset_job(
                 JOB,
                 selection=dg.AssetSelection.all() - dg.AssetSelection.groups(DECISIONS),
@@ -77,7 +92,8 @@ def build_definitions(reference: str, settings: Settings) -> dg.Definitions:
                 tags={"portfolio": portfolio.name},
             ),
         ],
-        schedules=schedules,
+        schedules=[*schedules, *watch_schedules],
+        sensors=watch_sensors,
         resources={
             "io_manager": ArtefactIOManager(folder=str(settings.home / ARTEFACTS)),
             "portfolio": PortfolioResource(
@@ -87,6 +103,7 @@ def build_definitions(reference: str, settings: Settings) -> dg.Definitions:
                 clock_file=str(settings.clock_file) if settings.clock_file else None,
             ),
             "registry": registry,
+            "decision_log": DecisionLogResource.of(settings, portfolio.name),
             "releases": ReleasesResource.of(settings, portfolio.name),
             "mlflow": dagster_mlflow_run(registry),
             "bentos": BentoStore(home=str(settings.home / "bentoml")),

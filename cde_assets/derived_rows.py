@@ -27,12 +27,13 @@ def drop_customer_rows(folder: Path, customers: Collection[str], token_of: Token
     for path in sorted(folder.rglob("*.parquet")) if customers else ():
         if path.relative_to(folder).parts[0] in SIGNED:
             continue
-        if count := _drop_from(path, customers, token_of):
+        if count := drop_rows_from(path, customers, token_of):
             lost[path] = count
     return lost
 
 
-def _drop_from(path: Path, customers: Collection[str], token_of: TokenOf) -> int:
+def drop_rows_from(path: Path, customers: Collection[str], token_of: TokenOf) -> int:
+    """Take the rows of customers out of one Parquet file, as `drop_customer_rows` does; return how many."""
     names = pq.read_schema(path).names
     if "customer" not in names and "customer_id" not in names:
         return 0

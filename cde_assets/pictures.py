@@ -1,12 +1,14 @@
 """The pictures in the UI and on the card."""
 
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from cde_domain.intervals import wilson
 from cde_domain.model.metrics import auc, calibration_bins
 
 Array = NDArray[np.float64]
@@ -208,4 +210,22 @@ def alternatives(report: Mapping[str, Any]) -> Figure:
         title="Less discriminatory alternatives (blue: found)",
     )
     axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def decisions_by_day(counts: Sequence[tuple[date, int, int]]) -> Figure:
+    """Decisions of each day as bars, and the share that was approved with its 95 % interval (Wilson)."""
+    figure, axes = _figure(7.0, 3.2)
+    days = [day for day, _, _ in counts]
+    axes.bar(days, [decided for _, decided, _ in counts], color=SHADE)
+    axes.set(ylabel="decisions", title="Decisions and approval rate by the day")
+    rates = axes.twinx()
+    rates.spines[["top"]].set_visible(False)
+    some = [(day, approved / decided, wilson(approved, decided)) for day, decided, approved in counts if decided]
+    if some:
+        at, share, intervals = zip(*some, strict=True)
+        rates.fill_between(at, [low for low, _ in intervals], [high for _, high in intervals], color=GOOD, alpha=0.2)
+        rates.plot(at, share, color=GOOD, marker="o", markersize=3)
+    rates.set(ylabel="approved", ylim=(0, 1))
+    figure.autofmt_xdate(rotation=30)
     return figure

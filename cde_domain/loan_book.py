@@ -48,9 +48,9 @@ class LoanBookError(ValueError):
         self.problems = problems
 
 
-def read_table(path: Path, *, may_be_empty: bool = False) -> pd.DataFrame:
+def read_table(path: Path, *, may_be_empty: bool = False, as_text: bool = False) -> pd.DataFrame:
     """
-    Read a CSV or Parquet file; in CSV only empty cells are missing values.
+    Read a CSV or Parquet file; in CSV only empty cells are missing values, and with `as_text` all others are text.
 
     Raises:
         LoanBookError: the file is absent, neither CSV nor Parquet, or has no rows and may not be empty.
@@ -65,7 +65,10 @@ def read_table(path: Path, *, may_be_empty: bool = False) -> pd.DataFrame:
         elif b"\0" in head:
             raise _unusable(path, "is neither CSV nor Parquet")
         else:
-            frame = pd.read_csv(path, keep_default_na=False, na_values=[""], low_memory=False, index_col=False)
+            kinds = str if as_text else None
+            frame = pd.read_csv(
+                path, keep_default_na=False, na_values=[""], low_memory=False, index_col=False, dtype=kinds
+            )
     except UnicodeDecodeError as error:
         raise _unusable(path, "is neither Parquet nor CSV in UTF-8") from error
     except (pd.errors.ParserError, pd.errors.EmptyDataError, OSError, pyarrow.ArrowException) as error:

@@ -118,16 +118,17 @@ class TinyLoans:
 
     folder: Path
     portfolio: Portfolio
+    reference: str = REFERENCE
 
 
-def write_tiny_loans(folder: Path) -> TinyLoans:
-    """Write the portfolio's package into a folder, and import it from there."""
-    package = folder / NAME
+def write_tiny_loans(folder: Path, *, module: str = MODULE, name: str = NAME) -> TinyLoans:
+    """Write the portfolio's package into a folder, and import it from there; another module needs a name of its own."""
+    package = folder / name
     package.mkdir(parents=True)
-    (package / "__init__.py").write_text(MODULE, encoding="utf-8")
+    (package / "__init__.py").write_text(module, encoding="utf-8")
     (package / "policy.yaml").write_text(POLICY, encoding="utf-8")
     sys.path.insert(0, str(folder))
-    return TinyLoans(folder, importlib.import_module(NAME).PORTFOLIO)
+    return TinyLoans(folder, importlib.import_module(name).PORTFOLIO, f"{name}:PORTFOLIO")
 
 
 def write_tiny_bundle(tiny: TinyLoans, folder: Path, *, seed: int) -> Path:
@@ -144,7 +145,7 @@ def write_tiny_bundle(tiny: TinyLoans, folder: Path, *, seed: int) -> Path:
     )
     model = folder / f"model-{seed}"
     fitted.scoring_model.save(model)
-    return write_bundle(folder / "bundles", REFERENCE, tiny.portfolio, model)
+    return write_bundle(folder / "bundles", tiny.reference, tiny.portfolio, model)
 
 
 def training_rows(seed: int) -> tuple[np.ndarray, np.ndarray]:

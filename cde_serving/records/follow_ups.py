@@ -60,7 +60,7 @@ class LoanResult(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", ta
 Content = Review | LoanResult
 
 encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Content).decode
+decode = msgspec.json.Decoder(Content).decode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +173,7 @@ class FollowUpStore:
         """
         query = _follow_ups.where(records.c.about == decision_id, records.c.tenant == tenant)
         with self._engine.connect() as connection:
-            return tuple(_decode(self._open(row)) for row in connection.execute(query).mappings())
+            return tuple(decode(self._open(row)) for row in connection.execute(query).mappings())
 
     def find(self, idempotency_key: str, tenant: str = DEFAULT_TENANT) -> tuple[bytes, str | None] | None:
         """The answer and fingerprint of what was recorded under an idempotency key, or None; raises as `about`."""
@@ -194,7 +194,7 @@ class FollowUpStore:
         with self._engine.connect().execution_options(yield_per=ROWS_AT_ONCE) as connection:
             for row in connection.execute(query).mappings():
                 try:
-                    yield row["tenant"], _decode(self._open(row))
+                    yield row["tenant"], decode(self._open(row))
                 except ErasedError:
                     continue
 

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
 from cde_serving.records.schema import customer_keys, records
-from cde_serving.records.vault import MasterKey, unseal
+from cde_serving.records.vault import MasterKey, VaultError, unseal
 
 ROWS_AT_ONCE = 500
 
@@ -42,6 +42,19 @@ _query = (
 )
 
 
+def read_apart(key: bytes, sealed: bytes, record_id: str) -> Apart:
+    """
+    The content of a record of kind `protected`, with its customer's key.
+
+    Raises:
+        VaultError: the record was changed.
+    """
+    try:
+        return _decode(unseal(key, sealed, record_id))
+    except msgspec.DecodeError:
+        raise VaultError("a record of protected attributes was changed") from None
+
+
 def monitored(engine: Engine, master: MasterKey) -> Iterator[Monitored]:
     """
     The protected attributes of every customer who is neither erased nor restricted.
@@ -52,5 +65,5 @@ def monitored(engine: Engine, master: MasterKey) -> Iterator[Monitored]:
     with engine.connect().execution_options(yield_per=ROWS_AT_ONCE) as connection:
         for row in connection.execute(_query):
             key = master.unwrap(row.wrapped, row.customer, row.key_number)
-            apart = _decode(unseal(key, row.payload, row.record_id))
+            apart = read_apart(key, row.payload, row.record_id)
             yield Monitored(apart.decision_id, row.customer, apart.attributes)

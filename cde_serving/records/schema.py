@@ -54,6 +54,13 @@ records = sa.Table(
         sqlite_where=sa.text("about IS NOT NULL"),
         postgresql_where=sa.text("about IS NOT NULL"),
     ),
+    # Holds outcomes alone: whether one came is asked every minute, of every day since the first.
+    sa.Index(
+        "outcomes_by_decision",
+        "about",
+        sqlite_where=sa.text("kind = 'outcome'"),
+        postgresql_where=sa.text("kind = 'outcome'"),
+    ),
     # Holds stops and resumptions alone: a decision does not write to it.
     sa.Index(
         "records_of_kill_switch",

@@ -84,15 +84,26 @@ class RecordStore:
         return self._open(row) if row else None
 
     def _open(self, row: RowMapping) -> Record:
-        if row["wrapped"] is None:
-            raise ErasedError("the customer's data was erased")
-        if row["restricted_at"] is not None:
-            raise ErasedError("the customer's data is kept by law alone and no longer used")
-        try:
-            key = self._master.unwrap(row["wrapped"], row["customer"], row["key_number"])
-            return _record(row, _decode(unseal(key, row["payload"], row["record_id"])))
-        except (VaultError, msgspec.DecodeError) as error:
-            raise UnreadableRecordError(row["record_id"], error) from None
+        return opened(self._master, row)
+
+
+def opened(master: MasterKey, row: RowMapping) -> Record:
+    """
+    The decision in a row, which holds its customer's key too.
+
+    Raises:
+        ErasedError: the customer's data was erased or is restricted.
+        UnreadableRecordError: the record was changed.
+    """
+    if row["wrapped"] is None:
+        raise ErasedError("the customer's data was erased")
+    if row["restricted_at"] is not None:
+        raise ErasedError("the customer's data is kept by law alone and no longer used")
+    try:
+        key = master.unwrap(row["wrapped"], row["customer"], row["key_number"])
+        return _record(row, _decode(unseal(key, row["payload"], row["record_id"])))
+    except (VaultError, msgspec.DecodeError) as error:
+        raise UnreadableRecordError(row["record_id"], error) from None
 
 
 def _record(row: RowMapping, payload: Payload) -> Record:

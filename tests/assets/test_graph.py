@@ -7,12 +7,15 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from cde_assets.decisions import MONITORED
+from cde_assets.decisions.monitoring import MONITOR_JOB
 from cde_assets.definitions import BATCH_JOB, JOB, build_definitions
 from cde_checks import features as feature_checks
 from cde_checks import governance as governance_checks
 from cde_checks import loan_book as loan_book_checks
 from cde_checks import model as model_checks
 from cde_checks.decisions import batch as batch_checks
+from cde_checks.decisions import recorded as recorded_checks
 from cde_checks.judgement import REPORTS, required_checks
 from cde_domain.portfolio import load_portfolio, shipped_portfolios
 from cde_serving.settings import Settings

@@ -70,7 +70,7 @@ class Releases:
     store: ReleaseStore
     key: SigningKey
 
-    def promote(self, bundle: Path) -> str:
+    def promote(self, bundle: Path, portfolio: str = NAME) -> str:
         """Copy a bundle in and make it current; return its digest."""
         target = self.store.bundles / bundle.name
         if not target.exists():
@@ -78,7 +78,7 @@ class Releases:
         current = self.store.ledger.current()
         entry = self.store.ledger.append(
             action="promote",
-            portfolio=NAME,
+            portfolio=portfolio,
             bundle=bundle.name,
             expected_sequence=current.sequence if current else 0,
             evidence=EVIDENCE,
