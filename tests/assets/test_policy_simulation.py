@@ -1,11 +1,12 @@
 """`cde simulate-policy` and the asset `policy_simulation`, on recorded decisions of a home with promoted bundles."""
 
+import asyncio
 import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,19 @@ import pytest
 from typer.testing import CliRunner
 
 from cde_assets.cli import app
+from cde_assets.decisions.simulating import Asked, simulation_of
 from cde_assets.definitions import build_definitions
 from cde_assets.derived_rows import drop_customer_rows
 from cde_domain.decisions.engine import DecisionEngine
 from cde_domain.release import load_bundle
 from cde_serving.clock_file import write_instant
+from cde_serving.kill_switch import turn
 from cde_serving.settings import Settings
+from tests.assets.branch import NAME as WATCHED
+from tests.assets.branch import Branch
 from tests.recorded import applicants, recorded, write_decisions, write_outcomes
-from tests.serving.helpers import releases_in
-from tests.support import NAME, POLICY, REFERENCE, write_tiny_bundle, write_tiny_loans
+from tests.serving.helpers import releases_in, wait_for
+from tests.support import NAME, POLICY, REFERENCE, TinyLoans, write_tiny_bundle, write_tiny_loans
 
 STRICTER = POLICY.replace('"1"', '"2"').replace("approve_at: 0.8", "approve_at: 0.9")
 NOW = datetime(2026, 3, 20, tzinfo=UTC)
@@ -254,6 +259,49 @@ class TestTheAsset:
 
         assert {file: 1} == lost
         assert customer not in set(pd.read_parquet(file)["customer"])
+
+
+def test_what_a_service_decided_is_reproduced_from_the_days_that_it_left(
+    watched_loans: tuple[TinyLoans, Path], tmp_path: Path
+):
+    """From real answers over the decision log and the job `monitor`; while everything was stopped, nothing is."""
+    purposes = ("car", "wedding", "other")
+    with Branch(tmp_path, *watched_loans, "2026-03-02T09:00") as branch:
+        answers = [
+            branch.score(
+                f"c-{number}",
+                annual_income=12_000.0 + 4_000.0 * number,
+                loan_amount=8_000.0,
+                loan_purpose=purposes[number % 3],
+                credit_history={"score": 320.0 + 9.0 * number, "accounts": [{"balance": 900.0}]}
+                if number % 5
+                else None,
+                gender="female" if number % 2 else "male",
+            )
+            for number in range(60)
+        ]
+        asyncio.run(turn(branch.log, WATCHED, "stop_auto", by="person:officer", clock=branch.settings.clock()))
+        wait_for(lambda: branch.scorer.switch.stopped, 5)
+        answers.append(branch.score("c-60", annual_income=120_000.0, loan_amount=9_000.0))
+        branch.tell(
+            next(one["decision_id"] for one in answers if one["decision"] == "APPROVED"), "defaulted", "2026-03-02"
+        )
+        assert branch.monitor("2026-03-02").success
+        branch.set_clock("2026-06-01T00:00")
+
+        def simulated(text: str) -> dict[str, Any]:
+            asked = Asked(date(2026, 3, 1), date(2026, 3, 31), policy(tmp_path, text))
+            now = branch.settings.clock()()
+            return simulation_of(asked, branch.portfolio, branch.releases.store, now).report
+
+        same, stricter = simulated(POLICY), simulated(STRICTER)
+
+    assert {"AUTOMATIC_DECISIONS_STOPPED": 1} == same["kept"] == stricter["kept"]
+    assert (61, 60, 0) == (same["decisions"], same["taken_again"], same["changed"])
+    assert stricter["changed"] > 0
+    assert {"male", "female"} == {row["group"] for row in same["fairness"]}
+    known = next(figure for figure in same["figures"] if figure["name"] == "bad_rate")
+    assert (1.0, 1) == (known["actual"]["value"], known["actual"]["rows"])
 
 
 def copied(made: Made, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

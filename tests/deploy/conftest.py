@@ -137,9 +137,27 @@ def _send(server: Server, example: dict[str, Any]) -> None:
     server.client.post(SCORE, json=example, headers={"authorization": "Bearer nobody"})
 
 
+def rules(file: str) -> list[dict[str, Any]]:
+    return [
+        rule
+        for group in yaml.safe_load((DEPLOY / "prometheus" / "rules" / file).read_text())["groups"]
+        for rule in group["rules"]
+    ]
+
+
 def dashboards() -> dict[str, Any]:
     """The shipped dashboards by their file's name."""
     return {
         path.stem: json.loads(path.read_text(encoding="utf-8"))
         for path in (DEPLOY / "grafana").glob("dashboards/*.json")
     }
+
+
+ALERTS = {rule["alert"]: rule for rule in rules("alerts.yml")}
+BOARDS = dashboards()
+PANELS = [
+    pytest.param(panel, id=f"{name}: {panel['title']}")
+    for name, board in BOARDS.items()
+    for panel in board["panels"]
+    if panel["type"] != "row"
+]

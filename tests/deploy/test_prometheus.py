@@ -3,26 +3,13 @@
 import re
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
-from typer.testing import CliRunner
 
-from cde_assets.cli import app
-from tests.deploy.conftest import CONFIG, DEPLOY, JOB, Prometheus, needs_prometheus
-from tests.serving.helpers import wait_for
-from tests.support import REFERENCE
+from tests.deploy.conftest import ALERTS, CONFIG, DEPLOY, needs_prometheus, rules
 
-RULES = DEPLOY / "prometheus" / "rules"
 CASES = sorted((DEPLOY / "prometheus" / "tests").glob("*.yml"))
-
-
-def rules(file: str) -> list[dict[str, Any]]:
-    return [rule for group in yaml.safe_load((RULES / file).read_text())["groups"] for rule in group["rules"]]
-
-
-ALERTS = {rule["alert"]: rule for rule in rules("alerts.yml")}
 
 
 def promtool(*arguments: str | Path) -> str:
@@ -62,48 +49,3 @@ def test_an_alert_says_how_bad_it_is_what_happened_and_where_to_read_on(name: st
     assert len(alert["annotations"]["summary"]) > 20
     assert anchor in {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
     assert f"`{name}`" in (DEPLOY.parent / page).read_text(encoding="utf-8")
-
-
-@needs_prometheus
-def test_every_rule_is_evaluated_and_every_recording_has_values(prometheus: Prometheus):
-    found = [rule for group in prometheus.api("rules")["groups"] for rule in group["rules"]]
-
-    assert len(ALERTS) + len(rules("recording.yml")) == len(found)
-    assert {"ok"} == {rule["health"] for rule in found}
-    for rule in rules("recording.yml"):
-        values = prometheus.query(f'{rule["record"]}{{job="{JOB}"}}')
-        assert any(value == value for value in values), rule["record"]
-
-
-@needs_prometheus
-def test_every_metric_that_a_rule_asks_for_is_on_the_services_page(prometheus: Prometheus):
-    page = prometheus.server.client.get("/metrics").text
-    own = {rule["record"] for rule in rules("recording.yml")}
-    text = " ".join(rule["expr"] for file in ("recording.yml", "alerts.yml") for rule in rules(file))
-    for record in own:
-        text = text.replace(record, "")
-
-    asked = set(re.findall(r"\b(?:cde|process)_[a-z_]+", text))
-
-    assert asked
-    assert not {name for name in asked if f"\n{name}{{" not in page and f"\n{name} " not in page}
-
-
-@needs_prometheus
-def test_a_stop_of_automatic_decisions_is_an_alert_within_seconds_and_a_healthy_service_raises_none(
-    prometheus: Prometheus, monkeypatch: pytest.MonkeyPatch
-):
-    """From the command through a real process and a real Prometheus to the alert, and back."""
-    monkeypatch.setenv("CDE_HOME", str(prometheus.server.releases.store.folder.parent))
-    monkeypatch.setenv("CDE_PORTFOLIO", REFERENCE)
-
-    def firing() -> set[str]:
-        return {
-            alert["labels"]["alertname"] for alert in prometheus.api("alerts")["alerts"] if alert["state"] == "firing"
-        }
-
-    assert set() == firing()
-    assert 0 == CliRunner().invoke(app, ["stop-auto", "--reason", "a drill"]).exit_code
-    wait_for(lambda: firing() == {"CreditAutomaticDecisionsStopped"}, 5)
-    assert 0 == CliRunner().invoke(app, ["resume-auto"]).exit_code
-    wait_for(lambda: firing() == set(), 5)
