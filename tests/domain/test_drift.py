@@ -72,8 +72,8 @@ def test_half_a_standard_deviation_is_caught_within_500_applicants(references: l
     assert caught >= 49
 
 
-def test_a_million_applicants_who_differ_by_next_to_nothing_raise_no_alarm(references: list[PsiReference]):
-    matrix = population(np.random.default_rng(4), 1_000_000)
+def test_very_many_applicants_who_differ_by_next_to_nothing_raise_no_alarm(references: list[PsiReference]):
+    matrix = population(np.random.default_rng(4), 300_000)
     matrix[:, 0] += 0.05
 
     assert report(references, matrix) == []
