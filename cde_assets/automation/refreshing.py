@@ -82,6 +82,8 @@ def _look(
         )
     if unfinished_training(instance, watcher.name):
         return "New data waits until the training that goes on has ended.", memory, False
+    if experiment := watcher.experiment():
+        return f"New data waits until the experiment {experiment} has ended.", memory, False
     changes = {"answered": version, "seen": None, "changes": memory.changes + 1}
     return "New data.", memory.model_copy(update=changes), True
 

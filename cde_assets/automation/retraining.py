@@ -129,6 +129,8 @@ class Look:
             return "Nothing: no model is promoted yet.", None
         if unfinished_training(self._instance, self._watcher.name):
             return "Nothing more: a challenger is being trained already.", None
+        if experiment := self._watcher.experiment():
+            return f"Nothing yet: a challenger is in the experiment {experiment}, whose end is waited for.", None
         over = self._training.over(timedelta(days=self._watcher.cooldown_days))
         if over is not None and self._now < over:
             return self._waits_until(over), None

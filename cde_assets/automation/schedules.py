@@ -31,6 +31,8 @@ def weekly_retraining(watcher: Watcher) -> dg.ScheduleDefinition:
             return dg.SkipReason("No model is promoted yet.")
         if unfinished_training(context.instance, watcher.name):
             return dg.SkipReason("A challenger is being trained already.")
+        if experiment := watcher.experiment():
+            return dg.SkipReason(f"A challenger is in the experiment {experiment}.")
         at = context.scheduled_execution_time
         return training_request(watcher.name, "weekly", run_key=f"weekly:{at:%Y-%m-%d}", now=at)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import dagster as dg
 
+from cde_assets.experiments.truth import running
 from cde_domain.clock import Clock
 from cde_domain.portfolio import Portfolio
 from cde_resources.alerts.alerter import Alerter, open_alerter
@@ -58,6 +59,10 @@ class Watcher:
     def has_champion(self) -> bool:
         """Whether a model was promoted, so that there is something for a challenger to challenge."""
         return ReleasesResource.of(self.settings, self.name).store().ledger.current() is not None
+
+    def experiment(self) -> str | None:
+        """The experiment with a challenger that runs: until it ends, a newer challenger could not take part."""
+        return running(ReleasesResource.of(self.settings, self.name))
 
     def sensor(
         self, name: str, evaluate: Evaluate, *, description: str, job_name: str | None = None

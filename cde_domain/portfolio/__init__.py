@@ -3,6 +3,7 @@
 from cde_domain.portfolio.alarms import Alarms
 from cde_domain.portfolio.declaration import Portfolio
 from cde_domain.portfolio.errors import PortfolioError
+from cde_domain.portfolio.experiments import ExperimentRules
 from cde_domain.portfolio.lender import Creditor, DeclinedAlternative, Inventory, Retention
 from cde_domain.portfolio.loading import (
     PortfolioCode,
@@ -22,6 +23,7 @@ __all__ = [
     "DeclinedAlternative",
     "Economics",
     "Enrichment",
+    "ExperimentRules",
     "Inventory",
     "Monitoring",
     "OutcomeLabel",
