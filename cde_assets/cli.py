@@ -2,7 +2,19 @@
 
 import typer
 
-from cde_assets.commands import approvals, decision_log, evidence, experiment, keys, operation, rollback, run
+from cde_assets.commands import (
+    alerts,
+    approvals,
+    decision_log,
+    evidence,
+    experiment,
+    keys,
+    loop,
+    operation,
+    rollback,
+    run,
+    traffic,
+)
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Run the credit decision engine and ask it questions."
@@ -16,6 +28,9 @@ for subject in (
     rollback,
     experiment,
     keys,
+    traffic,
+    loop,
+    alerts,
 ):  # as `--help` lists them
     app.add_typer(subject.app)
 
