@@ -13,7 +13,7 @@ export DO_NOT_TRACK = true
 BIN := .venv/bin
 READY := .venv/.locked
 
-.PHONY: help setup demo up serve test test-full check bench lock clean
+.PHONY: help setup demo up serve loop test test-full check bench lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,9 @@ up: $(READY) ## Dagster on 3000, MLflow on 5000, scoring on 8000, until Ctrl-C
 
 serve: $(READY) ## the promoted bento in the foreground
 	@$(BIN)/cde serve $(PORTFOLIO) $(if $(PORT),--port $(PORT))
+
+loop: $(READY) ## drift, retraining, experiment, promotion and a harmful change, unattended; months in minutes
+	@$(BIN)/cde loop
 
 test: $(READY) ## every test of the quick set
 	@$(BIN)/python -m pytest -m 'not slow' -n auto --dist loadfile

@@ -63,12 +63,10 @@ def access_hint(settings: Settings) -> str | None:
 
 
 @contextmanager
-def key_for_a_moment(settings: Settings, *scopes: str) -> Iterator[str]:
+def key_for_a_moment(settings: Settings, *scopes: str, lifetime: timedelta = DEMO_LIFETIME) -> Iterator[str]:
     """A key of the default tenant that is revoked at the end, and expires by itself if that is never reached."""
     with key_issuer(settings) as issuer:
-        key, token = asyncio.run(
-            issuer.create(tenant="default", scopes=scopes, name="for a moment", lifetime=DEMO_LIFETIME)
-        )
+        key, token = asyncio.run(issuer.create(tenant="default", scopes=scopes, name="for a moment", lifetime=lifetime))
         try:
             yield token
         finally:

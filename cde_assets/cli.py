@@ -3,15 +3,18 @@
 import typer
 
 from cde_assets.commands import (
+    alerts,
     approvals,
     decision_log,
     evidence,
     experiment,
     keys,
+    loop,
     operation,
     rollback,
     run,
     simulation,
+    traffic,
 )
 
 app = typer.Typer(
@@ -27,6 +30,9 @@ for subject in (
     experiment,
     simulation,
     keys,
+    traffic,
+    loop,
+    alerts,
 ):  # as `--help` lists them
     app.add_typer(subject.app)
 

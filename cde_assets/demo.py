@@ -16,6 +16,7 @@ from rich.table import Table
 
 from cde_assets.api_keys import key_for_a_moment
 from cde_assets.definitions import JOB, build_definitions
+from cde_assets.failures import failure_in_words
 from cde_assets.processes import ServerError, free_port
 from cde_assets.stack import START_SECONDS, prepare_home, promoted_bento, scoring_server
 from cde_checks.refusal import unsettled
@@ -135,17 +136,8 @@ class Narrator:
             self._failures.append(f"{check.asset_key.path[-1]}/{check.check_name}: {check.description or 'failed'}")
 
     def _failed(self, event: dg.DagsterEvent) -> None:
-        error = event.step_failure_data.error
-        if error is None or error.cls_name == "DagsterAssetCheckFailedError":
-            return
-        user = event.step_failure_data.user_failure_data
-        self._failures.append(f"{event.step_key}: {user.description if user else _cause(error)}")
-
-
-def _cause(error: Any) -> str:
-    while error.cause is not None:
-        error = error.cause
-    return f"{error.cls_name} (its message can hold personal values and stands in the run's log only)"
+        if words := failure_in_words(event):
+            self._failures.append(words)
 
 
 def _short(value: Any) -> str:

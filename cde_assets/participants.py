@@ -1,21 +1,17 @@
 """Who may take part in an experiment, beside the champion."""
 
 from cde_assets.demo import open_instance
+from cde_assets.experiments.participant import ParticipantError, participant_of
 from cde_checks.gate import Case, examine
 from cde_checks.refusal import explained
-from cde_domain.release import write_bundle
 from cde_resources.portfolio import PortfolioResource
 from cde_resources.releases import ReleasesResource
 from cde_serving.evidence import verify_pack
-from cde_serving.experiments import ExperimentError, Participant
+from cde_serving.experiments import Participant
 from cde_serving.releases import ReleaseStore
 from cde_serving.settings import Settings
 
 LATEST = "latest"
-
-
-class ParticipantError(ExperimentError):
-    """A bundle that may not take part."""
 
 
 class Entrants:
@@ -74,11 +70,7 @@ class Entrants:
             raise ParticipantError(
                 f"{named!r} names neither a bundle that was promoted nor the latest challenger, {case.bundle[:12]}"
             )
-        served = self._portfolio.served_folder(case.pack.manifest.model_digest)
-        written = write_bundle(self._store.bundles, self._portfolio.reference, self._portfolio.load(), served)
-        if written.name != case.bundle:
-            raise ParticipantError("the challenger's files were changed at this moment")
-        return Participant(bundle=case.bundle, evidence=case.pack.digest)
+        return participant_of(case, case.pack, self._portfolio, self._store)
 
     def _examined(self) -> Case:
         if self._case is None:

@@ -16,7 +16,8 @@ Array = NDArray[np.float64]
 GOOD, BAD, NEUTRAL, SHADE = "#2a7f9e", "#c8553d", "#4a4a4a", "#d9d9d9"
 
 
-def _figure(width: float = 5.0, height: float = 3.6) -> tuple[Figure, Any]:
+def new_figure(width: float = 5.0, height: float = 3.6) -> tuple[Figure, Any]:
+    """An empty picture of so many inches, and its axes."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
@@ -26,7 +27,7 @@ def _figure(width: float = 5.0, height: float = 3.6) -> tuple[Figure, Any]:
 def roc_curve(repaid: Array, scores: Array) -> Figure:
     """Share of good loans against share of bad loans accepted, over all cut-offs."""
     good, bad = _accepted(repaid, scores)
-    figure, axes = _figure(4.2, 3.8)
+    figure, axes = new_figure(4.2, 3.8)
     axes.plot([0, 1], [0, 1], color=SHADE)
     axes.plot(bad, good, color=GOOD)
     axes.set(xlabel="bad loans accepted", ylabel="good loans accepted", title=f"ROC, AUC {auc(repaid, scores):.3f}")
@@ -43,7 +44,7 @@ def _accepted(repaid: Array, scores: Array) -> tuple[Array, Array]:
 
 def roc_curves(repaid: Array, scores: Mapping[str, Array]) -> Figure:
     """The curves of several scores of the same loans."""
-    figure, axes = _figure(5.4, 4.6)
+    figure, axes = new_figure(5.4, 4.6)
     axes.plot([0, 1], [0, 1], color=SHADE)
     for title, of_one in scores.items():
         good, bad = _accepted(repaid, of_one)
@@ -56,7 +57,7 @@ def roc_curves(repaid: Array, scores: Mapping[str, Array]) -> Figure:
 def calibration_curve(repaid: Array, scores: Array) -> Figure:
     """Observed repayment by score, in ten bins of equally many applications."""
     bins = calibration_bins(repaid, scores)
-    figure, axes = _figure(4.2, 3.8)
+    figure, axes = new_figure(4.2, 3.8)
     axes.plot([0, 1], [0, 1], color=SHADE)
     axes.plot(bins[:, 0], bins[:, 1], marker="o", color=GOOD)
     axes.set(xlabel="score", ylabel="observed repayment rate", title="Calibration", xlim=(0, 1), ylim=(0, 1.02))
@@ -65,7 +66,7 @@ def calibration_curve(repaid: Array, scores: Array) -> Figure:
 
 def calibration_of(bins: Sequence[Mapping[str, Any]]) -> Figure:
     """Observed repayment with its 95 % interval by mean score of each bin."""
-    figure, axes = _figure(4.6, 4.0)
+    figure, axes = new_figure(4.6, 4.0)
     axes.plot([0, 1], [0, 1], color=SHADE, zorder=0)
     scores, repaid = [row["mean_score"] for row in bins], [row["repaid"] for row in bins]
     beyond = [[abs(row["interval"][side] - row["repaid"]) for row in bins] for side in (0, 1)]
@@ -77,7 +78,7 @@ def calibration_of(bins: Sequence[Mapping[str, Any]]) -> Figure:
 
 def batch_histogram(scores: Array, approve_at: float, review_at: float) -> Figure:
     """The scores of a day's applications with the two cut-offs."""
-    figure, axes = _figure()
+    figure, axes = new_figure()
     axes.hist(scores, bins=30, range=(0, 1), color=GOOD)
     for cut_off in (approve_at, review_at):
         axes.axvline(cut_off, color=NEUTRAL, linestyle="--", linewidth=1)
@@ -87,7 +88,7 @@ def batch_histogram(scores: Array, approve_at: float, review_at: float) -> Figur
 
 def score_histogram(scores: Array, repaid: Array, approve_at: float, review_at: float) -> Figure:
     """The scores of good and bad loans with the two cut-offs."""
-    figure, axes = _figure()
+    figure, axes = new_figure()
     axes.hist(
         [scores[repaid == 1], scores[repaid == 0]], bins=30, stacked=True, color=[GOOD, BAD], label=["repaid", "not"]
     )
@@ -100,7 +101,7 @@ def score_histogram(scores: Array, repaid: Array, approve_at: float, review_at: 
 
 def profit_curve(curve: Mapping[str, Sequence[float]], approve_at: float, break_even: float) -> Figure:
     """What every 100 applied for earn, by the cut-off from which loans are approved."""
-    figure, axes = _figure()
+    figure, axes = new_figure()
     axes.plot(curve["cut_offs"], curve["profit"], color=GOOD, label="by outcomes")
     axes.plot(curve["cut_offs"], curve["expected_profit"], color=NEUTRAL, linestyle=":", label="as the scores expect")
     axes.axhline(0, color=SHADE)
@@ -113,7 +114,7 @@ def profit_curve(curve: Mapping[str, Sequence[float]], approve_at: float, break_
 
 def score_bands(bands: Sequence[dict[str, Any]]) -> Figure:
     """The share of bad loans in every score band, best band first, beside what the scores expect."""
-    figure, axes = _figure()
+    figure, axes = new_figure()
     places = np.arange(len(bands))
     axes.bar(places, [band["bad_rate"] for band in bands], color=BAD, alpha=0.8, label="not repaid")
     expected = [band["expected_bad_rate"] for band in bands]
@@ -129,7 +130,7 @@ def contribution_summary(names: Sequence[str], contributions: Array, matrix: Arr
     order = np.argsort(np.abs(contributions).mean(axis=0))[-most:]
     random = np.random.default_rng(0)
     rows = random.permutation(len(contributions))[:800]
-    figure, axes = _figure(6.2, 0.34 * len(order) + 1.0)
+    figure, axes = new_figure(6.2, 0.34 * len(order) + 1.0)
     for place, feature in enumerate(order):
         values = matrix[rows, feature]
         ranks = np.where(np.isnan(values), np.nan, np.argsort(np.argsort(values)) / len(rows))
@@ -152,7 +153,7 @@ def contribution_summary(names: Sequence[str], contributions: Array, matrix: Arr
 
 def overlap_of_reasons(rows: Sequence[tuple[str, float, float]]) -> Figure:
     """How far reasons stay the same: (what was varied, mean Jaccard index, the least that is asked), top to bottom."""
-    figure, axes = _figure(6.0, 0.4 * len(rows) + 1.1)
+    figure, axes = new_figure(6.0, 0.4 * len(rows) + 1.1)
     for place, (_, overlap, least) in enumerate(reversed(rows)):
         axes.barh(place, overlap, color=GOOD if overlap >= least else BAD, alpha=0.75, height=0.6)
         axes.plot([least, least], [place - 0.4, place + 0.4], color=NEUTRAL, linestyle="--")
@@ -164,7 +165,7 @@ def overlap_of_reasons(rows: Sequence[tuple[str, float, float]]) -> Figure:
 def impact_ratios(groups: Sequence[dict[str, Any]], min_ratio: float) -> Figure:
     """Approval of each group relative to its reference group, with 95 % intervals and the four-fifths line."""
     shown = [group for group in groups if group["impact_ratio"] is not None]
-    figure, axes = _figure(6.0, 0.4 * max(len(shown), 1) + 1.1)
+    figure, axes = new_figure(6.0, 0.4 * max(len(shown), 1) + 1.1)
     for place, group in enumerate(reversed(shown)):
         low, high = group["interval"]
         colour = {"fail": BAD, "pass": GOOD}.get(group["verdict"], NEUTRAL)
@@ -181,7 +182,7 @@ def impact_ratios(groups: Sequence[dict[str, Any]], min_ratio: float) -> Figure:
 
 def alternatives(report: Mapping[str, Any]) -> Figure:
     """AUC against the lowest impact ratio of every candidate at equal approval, the tolerance shaded."""
-    figure, axes = _figure(6.4, 4.4)
+    figure, axes = new_figure(6.4, 4.4)
     challenger, candidates = report["challenger"], report["candidates"]
     shown = [row for row in candidates if row["impact_ratio"] is not None]
     lowest = challenger["auc_mean"] - report["auc_tolerance"]
@@ -215,7 +216,7 @@ def alternatives(report: Mapping[str, Any]) -> Figure:
 
 def decisions_by_day(counts: Sequence[tuple[date, int, int]]) -> Figure:
     """Decisions of each day as bars, and the share that was approved with its 95 % interval (Wilson)."""
-    figure, axes = _figure(7.0, 3.2)
+    figure, axes = new_figure(7.0, 3.2)
     days = [day for day, _, _ in counts]
     axes.bar(days, [decided for _, decided, _ in counts], color=SHADE)
     axes.set(ylabel="decisions", title="Decisions and approval rate by the day")

@@ -26,15 +26,23 @@ from cde_serving.releases import BUNDLES, LEDGER, PUBLIC_KEY
 GROUP = "release"
 
 
-def _refuse(found: list[Refusal]) -> dg.Failure:
+class PromotionConfig(dg.Config):
+    """With `bundle`, only the challenger with this bundle is promoted, and another one is refused."""
+
+    bundle: str | None = None
+
+
+def refuse(found: list[Refusal], what: str = "promotion refused") -> dg.Failure:
+    """The failure that tells why the gate said no."""
     rows = [{"subject": refusal.subject, "reason": refusal.reason, "remedy": refusal.remedy} for refusal in found]
     lines = "\n".join(f"  - {refusal}" for refusal in found)
-    return dg.Failure(f"promotion refused:\n{lines}", {"refusals": table(rows)}, allow_retries=False)
+    return dg.Failure(f"{what}:\n{lines}", {"refusals": table(rows)}, allow_retries=False)
 
 
 @dg.asset(group_name=GROUP, owners=OWNERS, kinds={"mlflow"}, deps=[*REPORTS, EVIDENCE])
 def champion_model(
     context: AssetExecutionContext,
+    config: PromotionConfig,
     portfolio: PortfolioResource,
     releases: ReleasesResource,
     registry: MlflowResource,
@@ -50,13 +58,15 @@ def champion_model(
     lending = portfolio.load()
     case = examine(context.instance, portfolio, releases)
     if case.refusals or case.pack is None:
-        raise _refuse(case.refusals)
+        raise refuse(case.refusals)
+    if config.bundle not in (None, case.bundle):
+        raise refuse([_another_challenger(config.bundle, case.bundle)])
     pack, model_digest = case.pack, case.pack.manifest.model_digest
     reports = {name: pack.report(f"reports/{name}.json") for name in REPORTS}
     store = releases.store()
     bundle = write_bundle(store.bundles, portfolio.reference, lending, portfolio.served_folder(model_digest))
     if bundle.name != case.bundle:
-        raise _refuse([Refusal("bundle", "its files were changed at this moment", "Materialise champion_model again")])
+        raise refuse([Refusal("bundle", "its files were changed at this moment", "Materialise champion_model again")])
     current, version = store.ledger.current(), reports["challenger_model"]["mlflow_version"]
     if current is None or current.bundle != bundle.name:
         approval = {"approved_by": case.approval.name, "approver_key": case.approval.key} if case.approval else {}
@@ -81,7 +91,7 @@ def champion_model(
                 },
             )
         except LedgerConflictError as error:
-            raise _refuse([Refusal("ledger", str(error), RECOMPARE)]) from error
+            raise refuse([Refusal("ledger", str(error), RECOMPARE)]) from error
     registry.set_alias("champion", version)
     context.add_output_metadata(
         {
@@ -101,6 +111,14 @@ def champion_model(
         "evidence": current.evidence,
         "ledger_entry": current.sequence,
     }
+
+
+def _another_challenger(asked: str | None, latest: str | None) -> Refusal:
+    return Refusal(
+        "challenger",
+        f"{str(asked)[:12]} was to be promoted, but the latest challenger is {str(latest)[:12]}",
+        "Stop the experiment that it won, and let the latest challenger take part",
+    )
 
 
 def insufficient_data(fairness_report: dict[str, Any]) -> list[str]:

@@ -6,6 +6,8 @@ MLflow takes six seconds to import, so everything here imports it when it is fir
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from datetime import time as time_of_day
 from pathlib import Path
 from typing import Any, Self
 
@@ -75,6 +77,14 @@ class MlflowResource(dg.ConfigurableResource):
             client.log_dict(run_id, content, file)
         client.set_terminated(run_id)
         return run_id
+
+    def log_day(self, run_id: str, day: date, measures: Mapping[str, float]) -> None:
+        """Log what was measured of a day to a run; the step is the day as YYYYMMDD."""
+        from mlflow.entities import Metric
+
+        step = int(day.strftime("%Y%m%d"))
+        moment = int(datetime.combine(day, time_of_day(12), UTC).timestamp() * 1000)
+        self.client().log_batch(run_id, metrics=[Metric(name, value, moment, step) for name, value in measures.items()])
 
     def create_experiment(self) -> None:
         """Create the experiment if it is new; MLflow itself would put its artefacts into the working directory."""

@@ -16,6 +16,7 @@ from cde_domain.portfolio import Portfolio, load_portfolio, portfolio_code
 from cde_resources.clock import opened_clock
 
 ARTEFACTS = "artefacts"
+AS_OF = "as_of"  # the option of sources that can be read as they stood on a day
 
 
 @cache
@@ -47,10 +48,14 @@ class PortfolioResource(dg.ConfigurableResource):
         """
         The portfolio's validated source options.
 
+        Sources that can be read as of a day are read as of the one that a clock file tells, unless an option names it.
+
         Raises:
             pydantic.ValidationError: an option is unknown or of the wrong type.
         """
-        return self.load().options.model_validate(self.source_options)
+        options = self.load().options
+        told = {AS_OF: self.now().date()} if self.clock_file and AS_OF in options.model_fields else {}
+        return options.model_validate({**told, **self.source_options})
 
     def code_digest(self) -> str:
         """The digest of the portfolio's code and policy as they are on disk: all that decides besides the model."""

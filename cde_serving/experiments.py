@@ -26,6 +26,10 @@ class ExperimentError(SignedLogError):
     """An experiment that cannot be, or a log of experiments that was changed or damaged."""
 
 
+class ExperimentConflictError(RuntimeError):
+    """Somebody started, changed or stopped an experiment in the meantime."""
+
+
 class Participant(BaseModel):
     """A bundle in an experiment, and the digest of the evidence pack about its model."""
 
@@ -39,7 +43,8 @@ class ExperimentEntry(SignedEntry):
     """
     The start of an experiment, a change of its weight, or its end.
 
-    Each says all that holds from then on; after a `stop` nothing does.
+    Each says all that holds from then on; after a `stop` nothing does. `compared_with` is the number of the ledger's
+    last entry when it started: the champion that the challenger is compared with. Earlier versions wrote none.
     """
 
     at: str
@@ -50,6 +55,7 @@ class ExperimentEntry(SignedEntry):
     weight: Weight
     by: str
     reason: str = ""
+    compared_with: int | None = None
 
     @property
     def running(self) -> bool:
@@ -97,6 +103,8 @@ class ExperimentLog:
         shadows: tuple[Participant, ...] = (),
         by: str,
         key: SigningKey,
+        compared_with: int | None = None,
+        reason: str = "",
     ) -> ExperimentEntry:
         """
         Start an experiment; whoever calls has asked the gate about the challenger.
@@ -112,35 +120,49 @@ class ExperimentLog:
             "shadows": [shadow.model_dump() for shadow in shadows],
             "weight": weight,
             "by": by,
+            "reason": reason,
+            "compared_with": compared_with,
         }
         return self._append(stated, key)
 
-    def change_weight(self, weight: float, *, by: str, key: SigningKey, reason: str = "") -> ExperimentEntry:
+    def change_weight(
+        self, weight: float, *, by: str, key: SigningKey, reason: str = "", expected_sequence: int | None = None
+    ) -> ExperimentEntry:
         """
         Give the challenger of the running experiment another share of the customers.
 
+        With `expected_sequence` only if that entry is still the last: nothing is done twice.
+
         Raises:
             ExperimentError: none runs, it has no challenger, or the log is damaged.
+            ExperimentConflictError: another entry is the last one.
         """
-        return self._append({"action": "weight", "weight": weight, "by": by, "reason": reason}, key)
+        return self._append({"action": "weight", "weight": weight, "by": by, "reason": reason}, key, expected_sequence)
 
-    def stop(self, *, by: str, key: SigningKey, reason: str = "") -> ExperimentEntry:
+    def stop(
+        self, *, by: str, key: SigningKey, reason: str = "", expected_sequence: int | None = None
+    ) -> ExperimentEntry:
         """
         End the running experiment: the champion decides alone.
 
+        With `expected_sequence` only if that entry is still the last.
+
         Raises:
             ExperimentError: none runs, or the log is damaged.
+            ExperimentConflictError: another entry is the last one.
         """
-        return self._append({"action": "stop", "weight": 0.0, "by": by, "reason": reason}, key)
+        return self._append({"action": "stop", "weight": 0.0, "by": by, "reason": reason}, key, expected_sequence)
 
-    def _append(self, stated: Mapping[str, Any], key: SigningKey) -> ExperimentEntry:
+    def _append(self, stated: Mapping[str, Any], key: SigningKey, expected: int | None = None) -> ExperimentEntry:
         with self._log.locked():
             chain = self._log.verified()
+            if expected is not None and len(chain) != expected:
+                raise ExperimentConflictError(f"entry {expected} was expected to be the last, but it is {len(chain)}")
             running: dict[str, Any] = {}
             if stated["action"] != "start":
                 if not chain or not chain[-1][0].running:
                     raise ExperimentError("no experiment runs")
-                kept = {"portfolio", "experiment", "challenger", "shadows"}
+                kept = {"portfolio", "experiment", "challenger", "shadows", "compared_with"}
                 running = chain[-1][0].model_dump(mode="json", include=kept)
             at = self._clock().astimezone(UTC).isoformat().replace("+00:00", "Z")
             return self._log.append(chain, {"at": at, **running, **stated}, key)[0]
@@ -152,10 +174,14 @@ def _can_follow(entry: ExperimentEntry, chain: list[tuple[ExperimentEntry, str]]
         _can_start(entry, chain)
     elif last is None or not last.running:
         raise SignedLogError("changes an experiment, but none runs")
-    elif (entry.experiment, entry.challenger, entry.shadows) != (last.experiment, last.challenger, last.shadows):
+    elif _terms(entry) != _terms(last):
         raise SignedLogError(f"is of another experiment than {last.experiment}, which runs")
     if entry.challenger is None and entry.weight:
         raise SignedLogError("has a weight, but no challenger that it could be of")
+
+
+def _terms(entry: ExperimentEntry) -> tuple[Any, ...]:
+    return entry.experiment, entry.challenger, entry.shadows, entry.compared_with
 
 
 def _can_start(entry: ExperimentEntry, chain: list[tuple[ExperimentEntry, str]]) -> None:

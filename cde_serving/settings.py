@@ -1,9 +1,9 @@
 """The settings of the whole platform, read from `CDE_` environment variables or a `.env` file."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, HttpUrl, NonNegativeInt, field_validator
+from pydantic import Field, HttpUrl, NonNegativeInt, PositiveFloat, Secret, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cde_domain.clock import Clock, utc_now
@@ -15,7 +15,13 @@ class Settings(BaseSettings):
     """Where state lives, what is served and on which ports; `.env.example` explains every field."""
 
     model_config = SettingsConfigDict(
-        env_prefix="CDE_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, validate_default=True
+        env_prefix="CDE_",
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        validate_default=True,
+        hide_input_in_errors=True,  # some are passwords
     )
 
     home: Path = Path(".cde")
@@ -41,6 +47,13 @@ class Settings(BaseSettings):
     bureau_url: HttpUrl | None = None
     bureau_deadline: float = Field(default=0.8, gt=0, le=5)
     clock_file: Path | None = None
+    dagster_url: HttpUrl | None = None
+    alert_webhook: Secret[HttpUrl] | None = None
+    alert_slack: Secret[HttpUrl] | None = None
+    alert_smtp: SecretStr | None = None
+    alert_from: str = "credit-decisions@localhost"
+    alert_to: str = ""
+    alert_repeat_hours: PositiveFloat = 24.0
 
     @field_validator(
         *(
@@ -57,6 +70,12 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         return path.expanduser().absolute() if path else None
+
+    @model_validator(mode="after")
+    def _mail_has_recipients(self) -> Self:
+        if self.alert_smtp and not self.alert_recipients():
+            raise ValueError("CDE_ALERT_SMTP is set and CDE_ALERT_TO names nobody: give addresses, with commas between")
+        return self
 
     def clock(self) -> Clock:
         """
@@ -109,6 +128,14 @@ class Settings(BaseSettings):
         """The file of the signed checkpoints of a portfolio's decision log."""
         folder = self.log_checkpoints / name if self.log_checkpoints else self.portfolio_home(name)
         return folder / "checkpoints.jsonl"
+
+    def alert_recipients(self) -> tuple[str, ...]:
+        """Who gets alerts by mail."""
+        return tuple(address.strip() for address in self.alert_to.split(",") if address.strip())
+
+    def dagster_address(self) -> str:
+        """The address of the Dagster UI, as people reach it, without a slash at the end."""
+        return str(self.dagster_url or f"http://{self.host}:{self.dagster_port}").rstrip("/")
 
     def tracking_uri(self) -> str:
         """Where MLflow keeps runs and models."""

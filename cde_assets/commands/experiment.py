@@ -36,6 +36,7 @@ def start(
 
     def started() -> "ExperimentEntry":
         entrants = Entrants(settings, releases)
+        champion = releases.store().ledger.current()
         return releases.store().experiments.start(
             name,
             portfolio=releases.portfolio,
@@ -44,6 +45,7 @@ def start(
             shadows=tuple(entrants.shadow(one) for one in shadow or []),
             by=os_user(),
             key=releases.signer(),
+            compared_with=champion.sequence if champion else None,
         )
 
     _tell_signed(started)

@@ -1,5 +1,6 @@
 """How good the challenger is, what its cut-offs mean for the book, and what changes against the champion."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
@@ -11,6 +12,7 @@ from cde_assets.metadata import OWNERS, picture, table
 from cde_domain.application import columns_of
 from cde_domain.decisions.bulk import decide_all
 from cde_domain.decisions.policy import Outcome, Policy
+from cde_domain.decisions.reference import Reference
 from cde_domain.features.feature import feature_matrix
 from cde_domain.features.frame import columns_of_frame
 from cde_domain.features.table import labels_of, matrix_of
@@ -57,6 +59,7 @@ def evaluation(
     matrix, repaid = matrix_of(lending, holdout_set), labels_of(holdout_set)
     scores = model.scores(matrix)
     decisions = decide_all(lending.features, matrix, scores, policy, model)
+    basis = _basis(lending, policy, model, feature_table, holdout_set, out_of_fold_scores)
     report = {
         "model_digest": challenger_model["digest"],
         "portfolio_code": portfolio.code_digest(),
@@ -66,7 +69,8 @@ def evaluation(
         "policy": {"version": policy.version, "approve_at": policy.approve_at, "review_at": policy.review_at},
         "quarters": _quarters(holdout_set, repaid, scores),
         "calibration": _calibration(model, lending, holdout_set, out_of_fold_scores),
-        "credit_policy": _credit_policy(lending, policy, model, feature_table, holdout_set, out_of_fold_scores),
+        "credit_policy": _credit_policy(lending, policy, basis),
+        "reference": _reference(basis, holdout_set, out_of_fold_scores).as_json(),
         "benchmarks": _benchmarks(candidate_models),
         **_against_champion(releases, loan_book, holdout_set, scores, decisions),
     }
@@ -107,25 +111,40 @@ def _calibration(
     }
 
 
-def _credit_policy(
+@dataclass(frozen=True)
+class _Basis:
+    """The applications by which cut-offs are judged and what is decided later is held against."""
+
+    measured_on: str
+    repaid: Array
+    scores: Array
+    decisions: NDArray[np.str_]
+
+
+def _basis(
     lending: Portfolio,
     policy: Policy,
     model: ScoringModel,
     features: pd.DataFrame,
     holdout: pd.DataFrame,
     out_of_fold: pd.DataFrame,
-) -> dict[str, Any]:
-    """What a credit officer reads before approving: bands, cut-offs and profit."""
+) -> _Basis:
     small = len(out_of_fold) < SMALL_BOOK
     rows = features.set_index("application_id").loc[out_of_fold["application_id"]] if small else holdout
-    matrix, repaid = matrix_of(lending, rows), labels_of(rows)
+    matrix = matrix_of(lending, rows)
     scores = out_of_fold["score"].to_numpy() if small else model.scores(matrix)
     decisions = decide_all(lending.features, matrix, scores, policy, model)
+    return _Basis("out_of_fold" if small else "holdout", labels_of(rows), scores, decisions)
+
+
+def _credit_policy(lending: Portfolio, policy: Policy, basis: _Basis) -> dict[str, Any]:
+    """What a credit officer reads before approving: bands, cut-offs and profit."""
+    repaid, scores, decisions = basis.repaid, basis.scores, basis.decisions
     approved, named = decisions == Outcome.APPROVED, {"review_at": policy.review_at, "approve_at": policy.approve_at}
     earned = lending.economics
     return {
-        "measured_on": "out_of_fold" if small else "holdout",
-        "rows": len(rows),
+        "measured_on": basis.measured_on,
+        "rows": len(scores),
         "classification": [{"name": at, **cut_offs.classification(repaid, scores, cut)} for at, cut in named.items()],
         "bands": cut_offs.score_bands(repaid, scores, decisions),
         "cut_offs": cut_offs.cut_off_table(repaid, scores, earned, named),
@@ -134,6 +153,12 @@ def _credit_policy(
         "profit": cut_offs.profit(repaid, approved, earned),
         "expected_profit": cut_offs.expected_profit(scores, approved, earned),
     }
+
+
+def _reference(basis: _Basis, holdout: pd.DataFrame, out_of_fold: pd.DataFrame) -> Reference:
+    """What scores, decisions and performance are held against once the model decides."""
+    fitted = out_of_fold.loc[~out_of_fold["application_id"].isin(holdout["application_id"]), "score"].to_numpy()
+    return Reference.of(basis.measured_on, basis.repaid, basis.scores, basis.decisions, fitted)
 
 
 def _benchmarks(candidates: dict[str, Any]) -> dict[str, Any]:

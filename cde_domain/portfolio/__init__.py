@@ -1,7 +1,9 @@
 """A portfolio: everything a loan product is, in one folder with one Python module."""
 
+from cde_domain.portfolio.alarms import Alarms
 from cde_domain.portfolio.declaration import Portfolio
 from cde_domain.portfolio.errors import PortfolioError
+from cde_domain.portfolio.experiments import ExperimentRules
 from cde_domain.portfolio.lender import Creditor, DeclinedAlternative, Inventory, Retention
 from cde_domain.portfolio.loading import (
     PortfolioCode,
@@ -16,10 +18,12 @@ from cde_domain.portfolio.thresholds import MIN_ALTERNATIVES, Economics, Thresho
 
 __all__ = [
     "MIN_ALTERNATIVES",
+    "Alarms",
     "Creditor",
     "DeclinedAlternative",
     "Economics",
     "Enrichment",
+    "ExperimentRules",
     "Inventory",
     "Monitoring",
     "OutcomeLabel",

@@ -38,11 +38,18 @@ def check(portfolio: "Portfolio") -> None:
             raise PortfolioError(f"portfolio {portfolio.name}: {tolerance} must lie between 0 and 1")
     if portfolio.retention.days < 0 or len(portfolio.retention.reason) < 10:
         raise PortfolioError(f"portfolio {portfolio.name}: retention needs days, none below 0, and the duty as reason")
+    _check_segments(portfolio)
     if portfolio.enrichment is not None:
         portfolio.enrichment.absent(portfolio.application)
     fields = columns_of(portfolio.application)  # a field of a kind that cannot be served is refused here, by name
     _check_monitoring(portfolio.name, portfolio.protected, {part for column in fields for part in column.path})
     _check_amount(portfolio)
+
+
+def _check_segments(portfolio: "Portfolio") -> None:
+    unknown = set(portfolio.experiment.segments) - {feature.name for feature in portfolio.features}
+    if unknown:
+        raise PortfolioError(f"portfolio {portfolio.name}: experiment.segments names no feature: {min(unknown)}")
 
 
 def _check_monitoring(name: str, protected: tuple[ProtectedAttribute, ...], fields: set[str]) -> None:

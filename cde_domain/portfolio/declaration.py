@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel
 
 from cde_domain.features.feature import Feature
+from cde_domain.portfolio.alarms import Alarms
 from cde_domain.portfolio.checks import check
+from cde_domain.portfolio.experiments import ExperimentRules
 from cde_domain.portfolio.lender import Creditor, DeclinedAlternative, Inventory, Retention
 from cde_domain.portfolio.protected import ProtectedAttribute
 from cde_domain.portfolio.sources import Enrichment, OutcomeLabel, Source, SourceOptions
@@ -45,9 +47,10 @@ class Portfolio:
     numbered, copied or left empty where the join gives none; `outcome_known_at` is required for a dated portfolio.
     `boosting` overrides XGBoost's hyperparameters; `tuning_budget` is how many settings of each kind of trees (at most
     three) are compared on the folds. `alternatives` is how many candidates the search for less discriminatory models
-    tries, 20 or more. `enrichment` is what may be asked of the bureau. `amount` names the features whose product is the
-    amount asked for, by which profits are weighted; without it all loans count alike. From `intended_use` on, it is
-    what the model card says in the lender's own words; without an `inventory` entry the rule that asks for one stays
+    tries, 20 or more. `alarms` says when the owner is told of what is decided today, and `experiment` how a challenger
+    comes to more customers. `enrichment` is what may be asked of the bureau. `amount` names the features whose product
+    is the amount asked for, by which profits are weighted; without it all loans count alike. From `intended_use` on, it
+    is what the model card says in the lender's own words; without an `inventory` entry the rule that asks for one stays
     open. `retention` says how long decisions are kept.
     """
 
@@ -66,6 +69,7 @@ class Portfolio:
     protected: tuple[ProtectedAttribute, ...] = ()
     options: type[SourceOptions] = SourceOptions
     thresholds: Thresholds = field(default_factory=Thresholds)
+    alarms: Alarms = field(default_factory=Alarms)
     promotion: Literal["automatic", "approval_required"] = "automatic"
     jurisdiction: Literal["IN", "US", "EU"] = "IN"
     boosting: Mapping[str, Any] = field(default_factory=dict)
@@ -82,6 +86,7 @@ class Portfolio:
     references: tuple[str, ...] = ()
     inventory: Inventory | None = None
     retention: Retention = field(default_factory=Retention)
+    experiment: ExperimentRules = field(default_factory=ExperimentRules)
 
     def __post_init__(self) -> None:
         check(self)

@@ -20,12 +20,15 @@ class Source:
     """
     Where raw rows of one kind come from.
 
-    `read` takes the portfolio's options and returns the rows, or an iterator of chunks with the same columns.
+    `read` takes the portfolio's options and returns the rows, or an iterator of chunks with the same columns. `version`
+    takes them too and returns a text that changes when the rows do, such as a table's newest time stamp; it is asked
+    twice a minute. A source that reads files named in the options, or nothing but the options, needs none.
     """
 
     name: str
     description: str
     read: Callable[[Any], Any]
+    version: Callable[[Any], str] | None = None
 
 
 @dataclass(frozen=True)

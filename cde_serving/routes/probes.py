@@ -7,6 +7,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from cde_serving.access.routes import OPEN, GuardedRoute
+from cde_serving.clock_file import ClockFile
+from cde_serving.records.names import iso
 from cde_serving.routes.responses import json_response
 from cde_serving.scorer import Scorer, nothing_promoted
 
@@ -27,14 +29,16 @@ class Probes:
 
     async def _ready(self, _: Request) -> Response:
         releases, problem = self._scorer.releases, self._scorer.log.problem
-        auth = {} if self._scorer.keys else {"auth": "off"}
+        unusual = {} if self._scorer.keys else {"auth": "off"}
+        if isinstance(self._scorer.clock, ClockFile):
+            unusual["clock"] = iso(self._scorer.clock())
         bundle, entry = releases.serving, releases.entry
         if bundle is None or entry is None:
             if releases.problem:
                 return json_response(
-                    503, {"status": "promoted bundle cannot be served", "problem": releases.problem, **auth}
+                    503, {"status": "promoted bundle cannot be served", "problem": releases.problem, **unusual}
                 )
-            return json_response(503, {**nothing_promoted(self._scorer), **auth})
+            return json_response(503, {**nothing_promoted(self._scorer), **unusual})
         body = {
             "status": "decisions cannot be recorded" if problem else "ready",
             "portfolio": bundle.portfolio.name,
@@ -43,7 +47,7 @@ class Probes:
             "promoted_at": entry.at,
             "problem": problem or releases.problem,
             **_circumstances(self._scorer),
-            **auth,
+            **unusual,
         }
         return json_response(503 if problem else 200, body)
 

@@ -1,13 +1,34 @@
-"""Fixtures of the tests of assets."""
+"""Fixtures of the tests of assets: a small portfolio that is watched, and Dagster instances on disk."""
 
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 from tests.assets.branch import write_watched_loans
 from tests.support import TinyLoans
+
+
+@pytest.fixture(scope="session")
+def empty_instance(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an instance that nothing was done with; making its databases takes seconds."""
+    folder = tmp_path_factory.mktemp("dagster") / "empty"
+    folder.mkdir()
+    with dg.DagsterInstance.local_temp(str(folder)) as instance:
+        instance.all_instigator_state()
+        instance.get_runs(limit=1)
+    return folder
+
+
+@pytest.fixture
+def instance_on_disk(empty_instance: Path, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """An instance as the daemon has one; those in memory know no schedules."""
+    folder = Path(shutil.copytree(empty_instance, tmp_path / "dagster"))
+    with dg.DagsterInstance.local_temp(str(folder)) as instance:
+        yield instance
 
 
 @pytest.fixture(scope="session")

@@ -12,11 +12,10 @@ from cde_domain.clock import utc_now
 from cde_resources.releases import ReleasesResource
 from cde_serving.app import create_app
 from cde_serving.clock_file import ClockFile, ClockFileError, read_instant, write_instant
-from cde_serving.records.names import iso
 from cde_serving.scorer import Scorer
 from cde_serving.service import open_scorer
 from cde_serving.settings import Settings
-from tests.serving.helpers import NOON, SCORE, AppClient, bearer, issue_key, releases_in
+from tests.serving.helpers import NOON, SCORE, AppClient, bearer, issue_key, releases_in, wait_for
 from tests.support import NAME, REFERENCE, TinyLoans
 
 YEAR = timedelta(days=365)
@@ -45,6 +44,14 @@ def scorer(
     scorer = open_scorer(settings, settings.home / "no-release")
     yield scorer
     scorer.close()
+
+
+def client_of(scorer: Scorer) -> AppClient:
+    """A client whose key counts already."""
+    key, keys = issue_key(scorer.log), scorer.keys
+    assert keys is not None
+    wait_for(lambda: keys.recognise(key.encode()) is not None, 3)
+    return AppClient(create_app(scorer), bearer(key))
 
 
 class TestClockFile:
@@ -109,20 +116,20 @@ class TestWhoGoesByIt:
         self, scorer: Scorer, tiny: TinyLoans, clock_file: Path
     ) -> None:
         """Answer and record, a year apart by one line in a file."""
-        client = AppClient(create_app(scorer), bearer(issue_key(scorer.log)))
+        client = client_of(scorer)
 
         first = client.post(SCORE, json=dict(tiny.portfolio.example)).json()
         write_instant(clock_file, NOON + YEAR)
         second = client.post(SCORE, json=dict(tiny.portfolio.example)).json()
 
-        assert [iso(NOON), iso(NOON + YEAR)] == [first["applied_at"], second["applied_at"]]
+        assert [NOON, NOON + YEAR] == [datetime.fromisoformat(told["applied_at"]) for told in (first, second)]
         record = scorer.log.get(second["decision_id"], "default")
         assert record is not None
-        assert iso(NOON + YEAR) == record.applied_at
+        assert NOON + YEAR == datetime.fromisoformat(record.applied_at)
 
     def test_an_outcome_of_tomorrow_is_in_the_future(self, scorer: Scorer, tiny: TinyLoans, clock_file: Path) -> None:
         """Until the file says that tomorrow has come."""
-        client = AppClient(create_app(scorer), bearer(issue_key(scorer.log)))
+        client = client_of(scorer)
         decision = client.post(SCORE, json=dict(tiny.portfolio.example)).json()["decision_id"]
         tomorrow = {"outcome": "repaid", "date": f"{NOON + timedelta(days=1):%Y-%m-%d}"}
         route = f"/api/v1/credit/decisions/{decision}/outcome"

@@ -7,6 +7,7 @@ from typing import Literal
 import pandas as pd
 
 from cde_domain.portfolio import (
+    Alarms,
     Creditor,
     Economics,
     Enrichment,
@@ -51,6 +52,7 @@ PORTFOLIO = Portfolio(
     ),
     economics=Economics(margin=0.15, loss_given_default=0.60),
     thresholds=Thresholds(min_auc=0.75),
+    alarms=Alarms(min_accuracy=0.75, min_auc=0.80),
     promotion="automatic",
     enrichment=Enrichment("credit_history", answer=CreditHistory),
     amount=("loan_to_income", "annual_income"),

@@ -1,10 +1,13 @@
 """What a run may change about the simulated book."""
 
+from datetime import date
+
 from pydantic import Field
 
 from cde_domain.portfolio import SourceOptions
 
 OUTCOME_AFTER_DAYS = 365
+LAST_DAY = date(2026, 6, 30)
 
 
 class SimulationOptions(SourceOptions):
@@ -17,4 +20,9 @@ class SimulationOptions(SourceOptions):
         ge=-3,
         le=3,
         description="Standard deviations by which income and creditworthiness of all customers are lower",
+    )
+    as_of: date = Field(
+        default=LAST_DAY,
+        ge=date(2023, 1, 1),
+        description="Day on which the book is read; what is dated later is not in it, and nothing is after 2026-06-30",
     )

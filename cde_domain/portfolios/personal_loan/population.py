@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .options import LAST_DAY
+
 Array = NDArray[np.float64]
 Days = NDArray[np.datetime64]
 
 FIRST_DAY = np.datetime64("2021-07-01")
-SNAPSHOT = np.datetime64("2026-06-30")
+SNAPSHOT = np.datetime64(LAST_DAY)
 REPEATS = 0.10  # share of applications by customers who had applied before
 REPEAT_AFTER_DAYS = 220  # beyond six months, so that no bank statement belongs to two applications
 

@@ -16,23 +16,33 @@ from .options import SimulationOptions
 STATEMENT_MONTHS = 6
 
 
-def _read(table: str) -> Callable[[SimulationOptions], Iterator[pd.DataFrame]]:
+def _read(table: str, dated: str) -> Callable[[SimulationOptions], Iterator[pd.DataFrame]]:
     def read(options: SimulationOptions) -> Iterator[pd.DataFrame]:
         from .simulator import simulate  # PyArrow with it, which the scoring service does without
 
-        return (getattr(block, table) for block in simulate(options))
+        for block in simulate(options):
+            rows = getattr(block, table)
+            yield rows[rows[dated] <= pd.Timestamp(options.as_of)].reset_index(drop=True)
 
     return read
 
 
 SOURCES = tuple(
-    Source(name, description, _read(name))
-    for name, description in (
-        ("applications", "What applicants stated, one row per application"),
-        ("bureau_reports", "Bureau reports with their accounts and inquiries, as of the day they were pulled"),
-        ("bank_statements", "Monthly bank statements, one row per customer and month"),
-        ("kyc_records", "Identity records with date of birth and protected attributes, as of their verification"),
-        ("loan_outcomes", "What became of each loan a year after its application"),
+    Source(name, description, _read(name, dated))
+    for name, dated, description in (
+        ("applications", "applied_at", "What applicants stated, one row per application"),
+        (
+            "bureau_reports",
+            "pulled_at",
+            "Bureau reports with their accounts and inquiries, as of the day they were pulled",
+        ),
+        ("bank_statements", "month_end", "Monthly bank statements, one row per customer and month"),
+        (
+            "kyc_records",
+            "verified_at",
+            "Identity records with date of birth and protected attributes, as of their verification",
+        ),
+        ("loan_outcomes", "known_at", "What became of each loan a year after its application"),
     )
 )
 

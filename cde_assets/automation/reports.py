@@ -1,0 +1,65 @@
+"""What the monitoring reports say, read from the metadata of their materialisations."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+
+from cde_domain.decisions.episodes import Sighting
+
+DRIFT, ESTIMATED, LIVE = "drift_report", "estimated_performance", "live_performance"
+READ_AT_ONCE = 1_000
+
+
+@dataclass(frozen=True)
+class Report:
+    """One materialisation of a report: what it says for the sensors, and for people."""
+
+    sighting: Sighting
+    as_of: str
+    decisions: int | None
+    sentences: tuple[str, ...]
+
+    def said(self) -> str:
+        """Its alarms in sentences."""
+        basis = f" on {self.decisions:,} decisions" if self.decisions is not None else ""
+        return "\n".join((*self.sentences, f"So says the report as of {self.as_of}{basis}."))
+
+
+def reports_after(instance: dg.DagsterInstance, key: dg.AssetKey, number: int) -> list[Report]:
+    """The reports that were made after the one of this number, oldest first."""
+    found = instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset_key=key, after_storage_id=number), limit=READ_AT_ONCE, ascending=True
+    )
+    return [_report(record) for record in found.records]
+
+
+def latest_report(instance: dg.DagsterInstance, key: dg.AssetKey) -> Report | None:
+    """The newest report."""
+    found = instance.fetch_materializations(key, limit=1)
+    return _report(found.records[0]) if found.records else None
+
+
+def _report(record: dg.EventLogRecord) -> Report:
+    metadata = metadata_of(record)
+    raised = [alarm for alarm in metadata.get("alarms") or [] if isinstance(alarm, dict)] if metadata["alarm"] else []
+    kinds = tuple(sorted({str(alarm.get("what", "alarm")) for alarm in raised})) or ("alarm",) * metadata["alarm"]
+    return Report(
+        sighting=Sighting(
+            number=record.storage_id,
+            judged=bool(metadata.get("judged", True)),
+            kinds=kinds,
+            retrains=any(alarm.get("retrains", True) for alarm in raised) if raised else metadata["alarm"],
+        ),
+        as_of=str(metadata.get("as_of", "an unknown day")),
+        decisions=metadata.get("decisions"),
+        sentences=tuple(str(alarm.get("said", alarm.get("what", "It raises an alarm."))) for alarm in raised),
+    )
+
+
+def metadata_of(record: dg.EventLogRecord) -> dict[str, Any]:
+    """The metadata of a materialisation as plain values; `alarm` is always there."""
+    materialisation = record.asset_materialization
+    values = materialisation.metadata if materialisation else {}
+    plain = {name: value.value for name, value in values.items()}
+    return {**plain, "alarm": bool(plain.get("alarm", False))}

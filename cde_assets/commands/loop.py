@@ -1,0 +1,20 @@
+"""`cde loop`: the whole loop unattended, on a lender of its own."""
+
+import typer
+
+from cde_assets.commands.common import choose
+
+app = typer.Typer()
+
+
+@app.command()
+def loop() -> None:
+    """
+    Watch the loop close in minutes: drift appears, a challenger is trained, tried out and promoted; harm is stopped.
+
+    It runs on a lender of its own in $CDE_HOME/loop, which it empties first, with a real service and Dagster's daemon.
+    """
+    settings = choose(None)
+    from cde_assets.loop.running import run_loop
+
+    raise typer.Exit(run_loop(settings))

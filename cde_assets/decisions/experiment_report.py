@@ -1,0 +1,171 @@
+"""What the running experiment says: who decided for whom, what differs, and what follows."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from cde_assets.decisions import GROUP, MONITORED
+from cde_assets.experiments.truth import terms_of
+from cde_assets.metadata import OWNERS, table
+from cde_checks.judgement import latest_metadata
+from cde_domain.decisions.experiments.report import ExperimentReport, experiment_report_of
+from cde_domain.decisions.experiments.service import Counters
+from cde_domain.decisions.experiments.verdict import Verdict
+from cde_domain.decisions.recorded import labelled, read_decisions, read_outcomes
+from cde_domain.digests import json_bytes
+from cde_resources.portfolio import PortfolioResource
+from cde_resources.releases import ReleasesResource
+from cde_resources.service import ServiceResource
+
+NONE = "none"
+
+
+class ExperimentReportConfig(dg.Config):
+    """`as_of` is the last day whose decisions count, in ISO 8601; by default the last one that is over."""
+
+    as_of: str | None = None
+
+
+@dg.asset(group_name=GROUP, owners=OWNERS, kinds={"html", "json"}, tags=MONITORED, deps=["decisions", "outcomes"])
+def experiment_report(
+    context: dg.AssetExecutionContext,
+    config: ExperimentReportConfig,
+    portfolio: PortfolioResource,
+    releases: ReleasesResource,
+    service: ServiceResource,
+) -> dg.MaterializeResult:
+    """
+    The variants of the running experiment on decisions and mature outcomes, and the verdict: ramp, hold, stop, promote.
+
+    Its unit is the customer's first decision. Intervals hold however often one looks (confidence sequences), guardrails
+    share the error that the portfolio allows, and what was found is about the last signed entry of the experiment.
+    """
+    now = portfolio.now()
+    as_of = date.fromisoformat(config.as_of) if config.as_of else now.astimezone(UTC).date() - timedelta(days=1)
+    store = releases.store()
+    terms = terms_of(store.experiments.entries(), store.ledger.entries())
+    said: dict[str, Any] = {"as_of": str(as_of), "alarm": False, "alarms": [], "judged": False, "decisions": 0}
+    if terms is None:
+        return dg.MaterializeResult(metadata={**said, "verdict": NONE, "said": "no experiment runs"})
+    lending = portfolio.load()
+    decisions = read_decisions(portfolio.home, terms.started.date(), as_of)
+    outcomes = read_outcomes(portfolio.home, terms.started.date(), as_of)
+    before = latest_metadata(context.instance, context.asset_key, limit=1)
+    counters, counted = _counted(service, lending.experiment.slow_after_ms, terms.experiment, before)
+    report = experiment_report_of(
+        decisions,
+        labelled(decisions, outcomes, as_of, lending.outcome.matures_after_days),
+        terms,
+        lending,
+        counters=counted,
+        now=min(now, datetime.combine(as_of + timedelta(days=1), time(), UTC)),
+    )
+    written = _written(portfolio.home, as_of, report)
+    told = alarms_of(report)
+    return dg.MaterializeResult(
+        metadata={
+            **said,
+            "alarm": bool(told),
+            "alarms": told,
+            "judged": report.judgement is not None,
+            "decisions": report.decisions,
+            **_verdict(report),
+            **_numbers(report),
+            **_tables(report),
+            **_pictures(report),
+            **({"counters": asdict(counters), "counted": asdict(counted)} if counters and counted else {}),
+            "service": "asked" if counters else "not up, so that errors and latency were skipped",
+            "page": dg.MetadataValue.url(written["html"].as_uri()),
+            "path": dg.MetadataValue.path(str(written["json"])),
+        }
+    )
+
+
+def alarms_of(report: ExperimentReport) -> list[dict[str, Any]]:
+    """What people should hear of: breached guardrails, and an assignment that is not as declared."""
+    judgement = report.judgement
+    told = []
+    if judgement is not None and judgement.verdict is Verdict.STOP:
+        reasons = {breach.what: breach.said for breach in judgement.breaches} or {"over": "; ".join(judgement.reasons)}
+        told += [{"what": what, "said": said, "retrains": False} for what, said in reasons.items()]
+    if not report.assignment.trusted:
+        said = (
+            f"{report.assignment.strayed} of {report.assignment.decisions} decisions by another variant than declared"
+        )
+        told.append({"what": "assignment", "said": said, "retrains": False})
+    return told
+
+
+def _counted(
+    service: ServiceResource, slow_after_ms: float, experiment: str, before: list[Mapping[str, Any]]
+) -> tuple[Counters | None, Counters | None]:
+    """What the service's counters say now, and what was counted since the first report on this experiment."""
+    counters = service.counters(slow_after_ms)
+    if counters is None:
+        return None, None
+    latest = before[0] if before else {}
+    earlier = Counters(**latest["counters"]) if "counters" in latest else None
+    counted = counters.since(earlier)
+    if latest.get("experiment") == experiment and "counted" in latest:
+        counted = Counters(**latest["counted"]).plus(counted)
+    return counters, counted
+
+
+def _written(home: Path, as_of: date, report: ExperimentReport) -> dict[str, Path]:
+    from cde_assets.decisions.experiment_page import page_of  # jinja2 and matplotlib
+
+    folder = home / "decisions" / "reports" / "experiment_report"
+    folder.mkdir(parents=True, exist_ok=True)
+    value = {"as_of": str(as_of), **report.as_json()}
+    written = {}
+    for form, content in (("json", json_bytes(value)), ("html", page_of(value).encode())):
+        written[form] = folder / f"{as_of}.{form}"
+        beside = folder / f".{as_of}.{form}"
+        beside.write_bytes(content)
+        beside.replace(written[form])
+    return written
+
+
+def _verdict(report: ExperimentReport) -> dict[str, Any]:
+    judgement = report.judgement
+    told = {"experiment": report.experiment, "entry": report.entry, "weight": report.weight}
+    if judgement is None:
+        return {**told, "verdict": NONE, "said": "only shadows take part"}
+    following = {} if judgement.next_weight is None else {"next_weight": judgement.next_weight}
+    return {**told, **following, "verdict": judgement.verdict.value, "said": "; ".join(judgement.reasons)}
+
+
+def _numbers(report: ExperimentReport) -> dict[str, Any]:
+    differences = {f"{one.name}_difference": one.difference for one in report.comparisons}
+    p_values = {f"{one.name}_p": one.p_value for one in report.comparisons}
+    shadows = {f"disagreement_of_{one.bundle[:8]}": one.overall.rate for one in report.shadows}
+    numbers = {**differences, **p_values, **shadows, "assignment_p": report.assignment.p_value}
+    return {
+        "customers": report.customers,
+        "challenger_customers": report.challenger_customers,
+        "strayed": report.assignment.strayed,
+        **{name: float(value) for name, value in numbers.items() if value is not None},
+    }
+
+
+def _tables(report: ExperimentReport) -> dict[str, Any]:
+    tables = {
+        "comparisons": [asdict(one) for one in report.comparisons],
+        "groups": [asdict(one) for one in report.groups],
+        "slices": [asdict(one) for one in report.slices if one.differs],
+        "disagreements": [
+            asdict(part) for one in report.shadows for part in (one.overall, *one.parts) if part.rate is not None
+        ],
+    }
+    return {name: table(rows) for name, rows in tables.items() if rows}
+
+
+def _pictures(report: ExperimentReport) -> dict[str, Any]:
+    from cde_assets.decisions.experiment_page import pictures_of
+    from cde_assets.metadata import picture
+
+    return {name: picture(figure, title) for name, (title, figure) in pictures_of(report.as_json()).items()}

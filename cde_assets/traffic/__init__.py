@@ -1,0 +1,1 @@
+"""Applicants and outcomes as a lender's day brings them, played against a running service."""
