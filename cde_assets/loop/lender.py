@@ -21,14 +21,27 @@ BEGINS = datetime(2025, 7, 1, tzinfo=UTC)
 # others by chance too, so that the gate has no reason to refuse.
 SOURCES = {"rows": 5_000, "seed": 1}
 
-SMALLER = f'''"""Personal loans as shipped, with a smaller search for the best model."""
+SMALLER = f'''"""Personal loans as shipped, for a small lender in a hurry."""
 
 from dataclasses import replace
 
+from cde_domain.portfolio import ExperimentRules
+
 from .{BASED_ON} import PORTFOLIO as SHIPPED
 
-BOOSTING = {{**SHIPPED.boosting, "rounds": 150, "learning_rate": 0.06}}
-PORTFOLIO = replace(SHIPPED, tuning_budget=1, alternatives=20, boosting=BOOSTING)
+PORTFOLIO = replace(
+    SHIPPED,
+    # A smaller search for the best model.
+    tuning_budget=1,
+    alternatives=20,
+    boosting={{**SHIPPED.boosting, "rounds": 150, "learning_rate": 0.06}},
+    # A model of 3,000 loans ranks less well than one of 15,000, and what drift does to it is for the drift report to say.
+    alarms=replace(SHIPPED.alarms, window_days=7, min_auc=0.6, min_accuracy=0.6, max_auc_drop=0.3, max_brier_rise=0.2),
+    # Two days and some thousand customers a step; wider guardrails need fewer customers to be ruled out.
+    experiment=ExperimentRules(
+        min_days=1, max_approval_change=0.15, max_score_shift=0.15, max_expected_bad_rate_rise=0.15, slow_after_ms=5000
+    ),
+)
 '''
 
 

@@ -54,6 +54,9 @@ class Observer:
         self._name = self.settings.portfolio_name()
         self._store = ReleasesResource.of(self.settings, self._name).store()
         self._told: set[str] = set()
+        self._order: dict[str, int] = {}
+        for record in self.instance.get_run_records():  # of before the platform ran by itself
+            self._know(record)
 
     def look(self) -> None:
         """Take in everything that is new."""
@@ -62,9 +65,9 @@ class Observer:
         self._look_at_logs()
 
     @property
-    def busy(self) -> bool:
-        """Whether a run is queued or going on."""
-        return any(not run.is_finished for run in self.runs.values())
+    def monitoring(self) -> bool:
+        """Whether a monitoring run is queued or going on."""
+        return any(run.job_name == MONITORING and not run.is_finished for run in self.runs.values())
 
     @property
     def champion(self) -> str | None:
@@ -91,15 +94,17 @@ class Observer:
 
     def _look_at_runs(self) -> None:
         records = self.instance.get_run_records(limit=LATEST_RUNS)
-        self._order = {**getattr(self, "_order", {}), **{one.dagster_run.run_id: one.storage_id for one in records}}
         for record in reversed(records):
-            run = record.dagster_run
-            before = self.runs.get(run.run_id)
-            self.runs[run.run_id] = run
+            run, before = record.dagster_run, self.runs.get(record.dagster_run.run_id)
+            self._know(record)
             if before is None and run.job_name != MONITORING:
                 self._tell(run, f"asks for the job {run.job_name}")
             if run.is_finished and (before is None or not before.is_finished):
                 self._tell_end(run)
+
+    def _know(self, record: dg.RunRecord) -> None:
+        self.runs[record.dagster_run.run_id] = record.dagster_run
+        self._order[record.dagster_run.run_id] = record.storage_id
 
     def _tell_end(self, run: dg.DagsterRun) -> None:
         if run.status is not dg.DagsterRunStatus.SUCCESS:
