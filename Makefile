@@ -42,7 +42,7 @@ loop: $(READY) ## drift, retraining, experiment, promotion and a harmful change,
 	@$(BIN)/cde loop
 
 test: $(READY) ## every test of the quick set
-	@$(BIN)/python -m pytest -m 'not slow'
+	@$(BIN)/python -m pytest -m 'not slow' -n auto --dist loadfile
 
 test-full: $(READY) ## all tests, with the long ones
 	@$(BIN)/python -m pytest

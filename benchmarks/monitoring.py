@@ -7,7 +7,7 @@ applicants of a try are drawn from them with replacement, with 20 references in 
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from cde_domain.decisions.bulk import decide_all
-from cde_domain.decisions.drift import Watched, shifts
+from cde_domain.decisions.drift import Watched, feature_references, shifts
 from cde_domain.decisions.estimated import MEASURES, expected_performance, measures
 from cde_domain.decisions.policy import Policy
 from cde_domain.decisions.reference import Reference, calibration_covariance, decision_codes
@@ -159,12 +159,8 @@ def _simulated(portfolio: Portfolio) -> Population:
     scores = model.scores(matrix)
     decisions = decide_all(portfolio.features, matrix, scores, policy, model)
     reference = Reference.of("holdout", labels_of(holdout), scores, decisions, scores)
-    of_features = tuple(
-        replace(PsiReference(**one), edges=tuple(one["edges"]), shares=tuple(one["shares"]))
-        for one in model.feature_references
-    )
     applicants = matrix_of(portfolio, _table(portfolio, {"rows": NEW_APPLICANTS, "seed": 1001}))
-    references = ((*of_features, reference.scores, reference.decisions),)
+    references = ((*feature_references(model), reference.scores, reference.decisions),)
     return Population(portfolio, model, policy, applicants, model.scores(applicants), references)
 
 

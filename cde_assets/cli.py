@@ -13,6 +13,7 @@ from cde_assets.commands import (
     operation,
     rollback,
     run,
+    simulation,
     traffic,
 )
 
@@ -27,6 +28,7 @@ for subject in (
     approvals,
     rollback,
     experiment,
+    simulation,
     keys,
     traffic,
     loop,

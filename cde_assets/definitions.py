@@ -11,7 +11,7 @@ from cde_assets.automation.built import automation
 from cde_assets.automation.training_runs import TRAINING_JOB
 from cde_assets.daily import daily_jobs
 from cde_assets.decisions import GROUP as DECISIONS
-from cde_assets.decisions import batch, drift, estimated, experiment_report, live, recorded
+from cde_assets.decisions import batch, drift, estimated, experiment_report, live, policy_simulation, recorded
 from cde_assets.decisions.monitoring import monitoring
 from cde_assets.experiments import starting
 from cde_assets.experiments.moving import experiment_automation
@@ -60,6 +60,7 @@ ASSETS = (
     live,
     experiment_report,
     recorded,
+    policy_simulation,
 )
 CHECKS = (
     loan_book_checks,

@@ -1,14 +1,14 @@
 """What Prometheus scrapes: bounded labels only, and nothing about a person."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from cde_domain.decisions.engine import Decision, Routing
+from cde_domain.decisions.engine import DecidedBy, Decision, Routing
 from cde_domain.decisions.policy import Outcome
 from cde_domain.release import Bundle
 
@@ -22,7 +22,10 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SCORES = tuple(round(0.05 * step, 2) for step in range(1, 21))
 
 VARIANTS = frozenset(("champion", "challenger", "shadow"))
+CHAMPION = "champion"
 AUTH_FAILURES = frozenset(("key", "scope", "rate"))
+SHADOW_FATES = ("recorded", "dropped", "failed")
+LOOKUPS = ("fetched", "unavailable", "invalid", "breaker_open")
 OTHER = "other"
 
 
@@ -30,8 +33,10 @@ class Metrics:
     """
     The counters of one service process, in a registry of their own.
 
-    Each label has a short list of values: whatever is not on it counts as "other", so that no caller can make the page
-    grow. What `.labels()` returns is kept, since looking it up costs more than counting.
+    Each label has a short list of values: what is not on it counts as "other", so that no caller can make the page
+    grow. What can be named beforehand is on the page from the start with 0: a counter that appears with its first count
+    has no rate, and no alarm sees that count. What `.labels()` returns is kept, as looking it up costs more than
+    counting.
     """
 
     def __init__(self) -> None:
@@ -40,8 +45,13 @@ class Metrics:
         self._latency = self._histogram("cde_http_request_seconds", "Time to answer a request", SECONDS, "route")
         self._decisions = self._counter("cde_decisions", "Decisions answered", "decision", "decided_by", "variant")
         self._reasons = self._counter("cde_reason_codes", "Reason and routing codes answered", "code")
-        self._fallbacks = self._counter("cde_fallbacks", "Decisions left to a person, by routing code", "code")
+        self._fallbacks = self._counter(
+            "cde_fallbacks", "Decisions left to a person, by routing code", "code", "variant"
+        )
         self._scores = self._histogram("cde_score", "Scores answered", SCORES, "variant")
+        self._decision_time = self._histogram(
+            "cde_decision_seconds", "From the choice of the variant to the recorded decision", SECONDS, "variant"
+        )
         self._load_failures = self._counter("cde_release_load_failures", "Promoted bundles that could not be served")
         self._replays = self._counter("cde_idempotency_replays", "Answers given again under the same key")
         self._auth_failures = self._counter("cde_auth_failures", "Requests not let in", "reason")
@@ -53,6 +63,25 @@ class Metrics:
         self._lookups = self._counter("cde_bureau_lookups", "Lookups at the bureau", "result")
         self._codes: dict[str, frozenset[str]] = {}  # champion and challenger take turns
         self._known: dict[tuple[Any, ...], Any] = {}
+        ProcessCollector(registry=self._registry)
+        self._begin()
+
+    def _begin(self) -> None:
+        for outcome in Outcome:
+            for by in DecidedBy:
+                if by is DecidedBy.MODEL or outcome is Outcome.MANUAL_REVIEW:
+                    self._child(self._decisions, outcome.value, by.value, CHAMPION)
+        self._child(self._decisions, Outcome.REJECTED.value, DecidedBy.RULE.value, CHAMPION)
+        for metric, values in (
+            (self._fallbacks, [(code.value, CHAMPION) for code in Routing]),
+            (self._scores, [(CHAMPION,)]),
+            (self._decision_time, [(CHAMPION,)]),
+            (self._auth_failures, [(reason,) for reason in sorted(AUTH_FAILURES)]),
+            (self._shadows, [(fate,) for fate in SHADOW_FATES]),
+            (self._lookups, [(result,) for result in LOOKUPS]),
+        ):
+            for labels in values:
+                self._child(metric, *labels)
 
     def watch(self, log: "DecisionLog", releases: "ReleaseFollower") -> None:
         """Ask these, at each scrape, how they are."""
@@ -69,17 +98,21 @@ class Metrics:
         children[0].inc()
         children[1].observe(seconds)
 
-    def decided(self, decision: Decision, bundle: Bundle, variant: str = "champion") -> None:
-        """Count a decision that `bundle` took."""
+    def decided(
+        self, decision: Decision, bundle: Bundle, variant: str = CHAMPION, seconds: float | None = None
+    ) -> None:
+        """Count a decision that `bundle` took, which is recorded after some `seconds`."""
         variant = variant if variant in VARIANTS else OTHER
         self._child(self._decisions, decision.decision.value, decision.decided_by.value, variant).inc()
         if decision.score is not None:
             self._child(self._scores, variant).observe(decision.score)
+        if seconds is not None:
+            self._child(self._decision_time, variant).observe(seconds)
         for code in decision.reason_codes:
             known = str(code) if code in self._catalogue(bundle) else OTHER
             self._child(self._reasons, known).inc()
             if decision.decision is Outcome.MANUAL_REVIEW:
-                self._child(self._fallbacks, known).inc()
+                self._child(self._fallbacks, known, variant).inc()
 
     def committed(self, records: int, seconds: float) -> None:
         """Count a commit of the decision log."""
@@ -113,6 +146,10 @@ class Metrics:
     def gauge(self, name: str, documentation: str, value: Callable[[], float]) -> None:
         """Show a value as it is when the page is asked for."""
         Gauge(name, documentation, registry=self._registry).set_function(value)
+
+    def info(self, name: str, documentation: str, labels: Mapping[str, str]) -> None:
+        """Show texts that stay as they are for as long as the process runs."""
+        Info(name, documentation, registry=self._registry).info(dict(labels))
 
     def page(self) -> bytes:
         """All metrics in Prometheus' text format."""

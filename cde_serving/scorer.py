@@ -1,7 +1,9 @@
 """Scores applications: parse, decide, record, answer."""
 
 import asyncio
-from dataclasses import dataclass, replace
+import platform
+import time
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import msgspec
@@ -26,7 +28,7 @@ from cde_serving.metrics import Metrics
 from cde_serving.plan import CHAMPION_ALONE, PlanFollower
 from cde_serving.records.names import record_id_at
 from cde_serving.records.record import DEFAULT_TENANT, Payload
-from cde_serving.records.versions import VersionsOf
+from cde_serving.records.versions import VersionsOf, platform_code
 from cde_serving.shadows import Seen, Shadows
 
 KeyedRequest = tuple[str, str]  # an idempotency key, and the fingerprint of what was asked with it
@@ -36,12 +38,13 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Who decides on an application, and who decides in the shadow."""
+    """Who decides on an application, since when (`time.perf_counter`), and who decides in the shadow."""
 
     intake: Intake
     variant: Variant
     bundle: Bundle
     shadows: tuple[Bundle, ...]
+    since: float = field(default_factory=time.perf_counter)
 
 
 class Scorer:
@@ -83,6 +86,9 @@ class Scorer:
         self._versions = VersionsOf()
         self._shadows = Shadows(log, self._versions, metrics.shadow_decided) if plan else None
         metrics.gauge("cde_automatic_decisions_stopped", "1 while every decision goes to a person", self._is_stopped)
+        metrics.gauge("cde_experiment_weight", "Share of customers the challenger decides for", self._weight)
+        metrics.gauge("cde_experiment_problem", "1 while an experiment cannot be run", self._experiment_fails)
+        metrics.info("cde_build", "What runs", {"code": platform_code(), "python": platform.python_version()})
 
     async def score(
         self,
@@ -229,7 +235,7 @@ class Scorer:
         if recorded is not payload.answer:
             self.metrics.replayed()
             return recorded
-        self.metrics.decided(decision, bundle, answer.variant)
+        self.metrics.decided(decision, bundle, answer.variant, time.perf_counter() - chosen.since)
         if chosen.shadows and self._shadows is not None:
             self._shadows.offer(
                 Seen(
@@ -246,6 +252,13 @@ class Scorer:
 
     def _is_stopped(self) -> float:
         return float(self.switch.stopped)
+
+    def _weight(self) -> float:
+        plan = self.plan.plan if self.plan else CHAMPION_ALONE
+        return plan.weight if plan.challenger is not None else 0.0
+
+    def _experiment_fails(self) -> float:
+        return float(self.plan is not None and self.plan.plan.problem is not None)
 
     def close(self) -> None:
         """Stop following keys, releases and experiments, and record what waits."""

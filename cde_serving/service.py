@@ -3,6 +3,7 @@
 import asyncio
 import gc
 from pathlib import Path
+from typing import Any, cast
 
 import bentoml
 import prometheus_client.values
@@ -26,6 +27,7 @@ from cde_serving.settings import Settings
 
 take_over_servers_log()  # here, since the supervisor imports this module and never starts the service
 
+PROBES = frozenset(("/livez", "/healthz", "/readyz"))  # that BentoML answers
 BAKED = Path(__file__).parent.parent / "release"  # in a built bento, beside the packages
 
 
@@ -91,16 +93,23 @@ def _promote_command(portfolio: str) -> str:
     return "make demo" if portfolio == default else f"make demo PORTFOLIO={portfolio}"
 
 
-class _AppOfWorker:
-    """Stands where BentoML wants an app at import; the real one is made when a worker starts."""
+class _Front:
+    """
+    Answers every request itself, but for BentoML's own probes: its router, contexts and API have nothing to do here.
+
+    The service's app is made when a worker starts.
+    """
 
     app: ASGIApp
 
+    def __init__(self, bento: ASGIApp) -> None:
+        self._bento = bento
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.app(scope, receive, send)
+        """Answer one request."""
+        own = scope["type"] == "lifespan" or scope["path"] in PROBES
+        await (self._bento if own else _Front.app)(scope, receive, send)
 
-
-_mounted = _AppOfWorker()
 
 # BentoML asks for counters that processes share through files, at a system call each; the one worker counts in memory.
 prometheus_client.values.ValueClass = prometheus_client.values.MutexValue
@@ -116,7 +125,6 @@ prometheus_client.values.ValueClass = prometheus_client.values.MutexValue
     tracing={"excluded_urls": ".*", "sample_rate": 0.0},
     logging={"access": {"enabled": False}},
 )
-@bentoml.asgi_app(_mounted, path="/")
 class CreditDecisionService:
     """Explained, recorded credit decisions over HTTP."""
 
@@ -126,7 +134,7 @@ class CreditDecisionService:
         settings = Settings()
         configure_logging(settings.log_level)
         self._scorer = await asyncio.to_thread(open_scorer, settings)
-        _mounted.app = create_app(self._scorer, settings.access_log)
+        _Front.app = create_app(self._scorer, settings.access_log)
         # What is loaded now stays: full collections that walk it were the slowest answers.
         gc.collect()
         gc.freeze()
@@ -137,3 +145,6 @@ class CreditDecisionService:
         if self._scorer.enricher is not None:
             await self._scorer.enricher.bureau.close()
         await asyncio.to_thread(self._scorer.close)
+
+
+cast(Any, CreditDecisionService).add_asgi_middleware(_Front)  # it is a `bentoml.Service` now

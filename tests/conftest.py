@@ -16,6 +16,11 @@ os.environ.update(
 from tests.lender import Lender, run_cde  # noqa: E402  # settings are read from the environment when these are imported
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the long files, so that no core waits for one at the end."""
+    items.sort(key=lambda item: "stories" not in item.path.parts)
+
+
 @pytest.fixture(scope="session")
 def german_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home in which `cde demo german_credit` has promoted a model."""

@@ -146,8 +146,8 @@ class Look:
 
     def _waits_until(self, over: datetime) -> str:
         return (
-            f"Nothing yet: after a training there is none for {self._watcher.cooldown_days:g} days. From {over:%Y-%m-%d} "
-            "on a challenger is trained if the alarm still stands."
+            f"Nothing yet: after a training there is none for {self._watcher.cooldown_days:g} days. From "
+            f"{over:%Y-%m-%d} on a challenger is trained if the alarm still stands."
         )
 
     def _tell(self, name: str, decided: str | None, *, asked: bool) -> None:

@@ -12,6 +12,7 @@ from cde_assets.decisions.reporting import (
     Champion,
     answered_decisions,
     champion_of,
+    comparable,
     first_day,
     keep,
     report_file,
@@ -45,6 +46,8 @@ def drift_report(
     first = first_day(as_of, lending.alarms.window_days)
     decisions = answered_decisions(portfolio, first, as_of)
     champion = champion_of(releases)
+    if champion is not None:
+        decisions = comparable(champion, decisions)
     report: dict[str, Any] = {
         "as_of": as_of.isoformat(),
         "first_day": first.isoformat(),
@@ -139,7 +142,7 @@ def _metadata(report: dict[str, Any], decisions: pd.DataFrame, found: list[Shift
     approval = report["approval"]
     metadata: dict[str, Any] = {
         "drifted": len([shift for shift in found if shift.drifted]),
-        "largest_psi": max(shift.psi for shift in found if shift.of == "feature"),
+        "largest_psi": max((shift.psi for shift in found if shift.of == "feature"), default=0.0),
         "approval_rate": approval["approved"] / approval["rows"],
         "shifts": table([shift.as_json() for shift in sorted(found, key=lambda one: -one.psi / one.limit)]),
         "approvals": table(report["by_variant"]),

@@ -13,6 +13,7 @@ from cde_assets.decisions.reporting import (
     AsOf,
     answered_decisions,
     champion_of,
+    comparable,
     finite,
     first_day,
     keep,
@@ -54,6 +55,8 @@ def estimated_performance(
     first = first_day(as_of, alarms.window_days)
     decisions = answered_decisions(portfolio, first, as_of)
     champion = champion_of(releases)
+    if champion is not None:
+        decisions = comparable(champion, decisions)
     report: dict[str, Any] = {
         "as_of": as_of.isoformat(),
         "first_day": first.isoformat(),

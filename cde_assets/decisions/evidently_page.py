@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cde_assets.decisions.reporting import Champion, drop_old_pages
 from cde_domain.decisions.bulk import decide_all
-from cde_domain.decisions.drift import Shift
+from cde_domain.decisions.drift import Shift, feature_references
 from cde_domain.decisions.policy import Outcome
 from cde_domain.decisions.recorded import feature_matrix_of
 from cde_domain.digests import file_digest
@@ -101,8 +101,8 @@ def _before(portfolio: PortfolioResource, champion: Champion) -> pd.DataFrame:
         return _frame(champion, matrix, scores, decisions.astype(object))
     random, reference = np.random.default_rng(0), champion.reference
     columns = [
-        drawn(PsiReference(**of_one), bounds, random)
-        for of_one, bounds in zip(engine.model.feature_references, engine.model.ranges, strict=True)
+        drawn(of_one, bounds, random)
+        for of_one, bounds in zip(feature_references(engine.model), engine.model.ranges, strict=True)
     ]
     scores, places = np.full(DRAWN_ROWS, np.nan), np.full(DRAWN_ROWS, np.nan)
     if reference is not None:

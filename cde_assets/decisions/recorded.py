@@ -1,5 +1,6 @@
 """What was decided and what became of it, by the day, read from the decision log."""
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
@@ -33,6 +34,9 @@ from cde_serving.records.erasure import gone_customers
 from cde_serving.records.periods import Decided, Followed, Period, Standing, count_outcomes, count_records, day_of
 
 Row = TypeVar("Row")
+
+# One run for many days is what a backfill of a log should be; that Dagster may still change it is no news to a lender.
+warnings.filterwarnings("ignore", "Parameter `backfill_policy`", dg.BetaWarning)
 
 
 @dg.asset(

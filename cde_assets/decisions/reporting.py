@@ -1,6 +1,5 @@
 """What the reports about decisions share: the day they are as of, the champion with its reference, and their files."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -11,7 +10,8 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 
-from cde_domain.decisions.recorded import read_decisions
+from cde_domain.decisions.drift import feature_references
+from cde_domain.decisions.recorded import feature_matrix_of, read_decisions
 from cde_domain.decisions.reference import Reference
 from cde_domain.digests import write_json
 from cde_domain.model.scoring_model import model_digest
@@ -23,6 +23,7 @@ from cde_serving.ledger import LedgerEntry, LedgerError
 from cde_serving.signing import SignatureError
 
 SHADOW = "shadow"
+MOSTLY = 0.5
 KEPT_PAGES = 90  # HTML of some megabytes each; the JSON of every report is kept
 
 
@@ -93,6 +94,22 @@ def answered_decisions(portfolio: PortfolioResource, first: date, last: date) ->
     return decisions[decisions["variant"] != SHADOW].reset_index(drop=True)
 
 
+def comparable(champion: Champion, decisions: pd.DataFrame) -> pd.DataFrame:
+    """
+    The decisions whose features can be held against the champion's.
+
+    Those of a bundle that had not yet all of the champion's features know nothing of the new ones, which is no drift.
+    """
+    model = champion.bundle.engine.model
+    known_before = np.array([reference.shares[-1] < MOSTLY for reference in feature_references(model)], dtype=bool)
+    without = []
+    for bundle, part in decisions.groupby("bundle"):
+        unknown = np.isnan(feature_matrix_of(part, champion.bundle.portfolio.features)).all(axis=0)
+        if bundle != champion.bundle.digest and known_before.size and (unknown & known_before).any():
+            without.append(bundle)
+    return decisions[~decisions["bundle"].isin(without)].reset_index(drop=True)
+
+
 def first_day(last: date, days: int) -> date:
     """The first of so many days up to `last`."""
     return last - timedelta(days=days - 1)
@@ -141,8 +158,3 @@ def said(report: Mapping[str, Any]) -> str:
 def finite(measures: Mapping[str, float | None]) -> dict[str, float]:
     """The measures that are numbers, to be plotted over time."""
     return {name: float(value) for name, value in measures.items() if value is not None and np.isfinite(value)}
-
-
-def reread(path: Path) -> Any:
-    """A kept report."""
-    return json.loads(path.read_text(encoding="utf-8"))

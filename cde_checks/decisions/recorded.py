@@ -9,10 +9,11 @@ from pathlib import Path
 import dagster as dg
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from cde_checks.decisions import days_of
-from cde_domain.decisions.recorded import feature_matrix_of, read_decisions
+from cde_domain.decisions.recorded import days, decisions_file, feature_matrix_of, read_decisions
 from cde_domain.decisions.reproduction import differing, offline_matrix
 from cde_domain.portfolio import Portfolio
 from cde_domain.release import Bundle, BundleError, load_bundle
@@ -101,10 +102,18 @@ def log_chain_verifies(decision_log: DecisionLogResource) -> dg.AssetCheckResult
 
 
 def sample_of(home: Path, first: date, last: date, most: int) -> pd.DataFrame:
-    """At most so many recorded decisions of some days, the same ones for the same files."""
-    decided = read_decisions(home, first, last)
-    chosen = np.random.default_rng(last.toordinal()).permutation(len(decided))[:most]
-    return decided.iloc[np.sort(chosen)]
+    """At most so many recorded decisions of some days, the same ones for the same files, read a day at a time."""
+    recorded = [day for day in days(first, last) if decisions_file(home, day).is_file()]
+    counts = [pq.read_metadata(decisions_file(home, day)).num_rows for day in recorded]
+    chosen = np.sort(np.random.default_rng(last.toordinal()).permutation(sum(counts))[:most])
+    parts = [read_decisions(home, last, first)]  # no day, for its columns
+    begins = 0
+    for day, count in zip(recorded, counts, strict=True):
+        places = chosen[(chosen >= begins) & (chosen < begins + count)] - begins
+        begins += count
+        if len(places):
+            parts.append(read_decisions(home, day, day).iloc[places])
+    return pd.concat(parts[1:] or parts, ignore_index=True)
 
 
 def reproduce(store: RecordStore, bundles: Path, portfolio: Portfolio, sampled: pd.DataFrame) -> Reproduction:

@@ -9,15 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cde_domain.application import columns_of
-from cde_domain.decisions.bulk import decide_all
 from cde_domain.decisions.engine import DecisionEngine
-from cde_domain.decisions.policy import Outcome
+from cde_domain.decisions.explained import explained
 from cde_domain.features.feature import feature_matrix
 from cde_domain.features.frame import columns_of_frame
 from cde_domain.loan_book import LoanBookError, Problem, read_table, validate
 from cde_domain.portfolio import Portfolio
-
-EXPLAINED_AT_ONCE = 4096
 
 SCORES = pa.schema(
     [
@@ -64,35 +61,21 @@ def read_applications(portfolio: Portfolio, path: Path, day: date) -> pd.DataFra
 
 
 def score_applications(engine: DecisionEngine, book: pd.DataFrame, day: date, *, bundle: str) -> pa.Table:
-    """
-    Scores, decisions and reasons of a day's applications, in their order, with the columns of `SCORES`.
-
-    Contributions are worked out for those alone who are not approved: an approval has no reasons.
-    """
+    """Scores, decisions and reasons of a day's applications, in their order, with the columns of `SCORES`."""
     rows = len(book)
     if not rows:
         return SCORES.empty_table()
     specs = columns_of(engine.portfolio.application)
     matrix = feature_matrix(engine.portfolio.features, columns_of_frame(book, specs))
-    scores = engine.model.scores(matrix)
-    decisions = decide_all(engine.portfolio.features, matrix, scores, engine.policy, engine.model)
-    decided_by = np.full(rows, "model", dtype=object)
-    reasons: list[tuple[str, ...]] = [()] * rows
-    others = np.flatnonzero(decisions != Outcome.APPROVED.value)
-    decisions = decisions.astype(object)
-    for first in range(0, len(others), EXPLAINED_AT_ONCE):
-        part = others[first : first + EXPLAINED_AT_ONCE]
-        for row, decision in zip(part.tolist(), engine.decide_rows(matrix[part]), strict=True):
-            decisions[row], decided_by[row] = decision.decision.value, decision.decided_by.value
-            reasons[row] = tuple(map(str, decision.reason_codes))
+    decided = explained(engine, matrix)
     columns = [
         pa.array(book["application_id"].astype(str), pa.string()),
         pa.array(book["customer_id"].astype(str), pa.string()),
         pa.array([day] * rows, pa.date32()),
-        pa.array(scores, pa.float64(), mask=~np.isfinite(scores)),
-        pa.array(decisions, pa.string()),
-        pa.array(decided_by, pa.string()),
-        pa.array(reasons, pa.list_(pa.string())),
+        pa.array(decided.scores, pa.float64(), mask=np.isnan(decided.scores)),
+        pa.array(decided.decisions, pa.string()),
+        pa.array(decided.decided_by, pa.string()),
+        pa.array(decided.reason_codes, pa.list_(pa.string())),
         pa.array([bundle] * rows, pa.string()),
         pa.array([engine.policy.version] * rows, pa.string()),
     ]

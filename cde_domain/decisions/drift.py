@@ -1,7 +1,7 @@
 """Whether those who apply today, their scores and the decisions are still those of the training population."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -67,10 +67,9 @@ def watched(
     Scores are those that this model gives to all of them. `decisions` are what was answered under this model's policy,
     which need not be to all of them.
     """
-    rows = int(model.provenance.get("training_rows", 0))
     found = [
-        Watched(name, "feature", _with_rows(PsiReference(**reference_), rows), values)
-        for name, reference_, values in zip(model.feature_names, model.feature_references, matrix.T, strict=True)
+        Watched(name, "feature", of_one, values)
+        for name, of_one, values in zip(model.feature_names, feature_references(model), matrix.T, strict=False)
     ]
     if reference is not None:
         found.append(Watched("score", "score", reference.scores, model.scores(matrix)))
@@ -79,9 +78,13 @@ def watched(
     return found
 
 
-def _with_rows(reference: PsiReference, rows: int) -> PsiReference:
-    whole = replace(reference, edges=tuple(reference.edges), shares=tuple(reference.shares))
-    return whole if whole.rows else replace(whole, rows=rows)
+def feature_references(model: ScoringModel) -> list[PsiReference]:
+    """What the training set of a model looked like, feature by feature; nothing of a model that does not say."""
+    rows = int(model.provenance.get("training_rows", 0))
+    return [
+        PsiReference(tuple(one["edges"]), tuple(one["shares"]), one.get("rows") or rows)
+        for one in model.feature_references
+    ]
 
 
 def shifts(things: Sequence[Watched], alarms: Alarms) -> list[Shift]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 
 class Outcome(StrEnum):
@@ -89,6 +89,8 @@ class Policy(_Strict):
         """
         try:
             return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        except ValidationError as error:
+            raise PolicyError(f"{path.name}: {_fields_of(error)}") from error
         except (yaml.YAMLError, ValueError) as error:
             raise PolicyError(f"{path.name}: {error}") from error
 
@@ -107,3 +109,9 @@ class Policy(_Strict):
             if rule.when.holds(value):
                 return rule, True
         return None
+
+
+def _fields_of(error: ValidationError) -> str:
+    """What is wrong with which field, like `rules.0.when.below: Input should be a valid number`."""
+    problems = error.errors(include_url=False, include_input=False, include_context=False)
+    return "; ".join(": ".join(filter(None, [".".join(map(str, e["loc"])), e["msg"]])) for e in problems)

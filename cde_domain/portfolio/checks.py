@@ -43,6 +43,7 @@ def check(portfolio: "Portfolio") -> None:
         portfolio.enrichment.absent(portfolio.application)
     fields = columns_of(portfolio.application)  # a field of a kind that cannot be served is refused here, by name
     _check_monitoring(portfolio.name, portfolio.protected, {part for column in fields for part in column.path})
+    _check_amount(portfolio)
 
 
 def _check_segments(portfolio: "Portfolio") -> None:
@@ -60,3 +61,9 @@ def _check_monitoring(name: str, protected: tuple[ProtectedAttribute, ...], fiel
             raise PortfolioError(f"{told}, so it cannot be a field of the application, which decides")
         if len(attribute.monitoring.values) < 2 or len(attribute.monitoring.legal_basis) < 10:
             raise PortfolioError(f"{told}, which takes two `values` or more, and the law as `legal_basis`")
+
+
+def _check_amount(portfolio: "Portfolio") -> None:
+    numbers = {feature.name for feature in portfolio.features if not feature.categories}
+    if strange := sorted(set(portfolio.amount) - numbers):
+        raise PortfolioError(f"portfolio {portfolio.name}: amount names {strange[0]!r}, which is no numeric feature")

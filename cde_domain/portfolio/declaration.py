@@ -48,9 +48,10 @@ class Portfolio:
     `boosting` overrides XGBoost's hyperparameters; `tuning_budget` is how many settings of each kind of trees (at most
     three) are compared on the folds. `alternatives` is how many candidates the search for less discriminatory models
     tries, 20 or more. `alarms` says when the owner is told of what is decided today, and `experiment` how a challenger
-    comes to more customers. `enrichment` is what may be asked of the bureau. From `intended_use` on, it is what the
-    model card says in the lender's own words; without an `inventory` entry the rule that asks for one stays open.
-    `retention` says how long decisions are kept.
+    comes to more customers. `enrichment` is what may be asked of the bureau. `amount` names the features whose product
+    is the amount asked for, by which profits are weighted; without it all loans count alike. From `intended_use` on, it
+    is what the model card says in the lender's own words; without an `inventory` entry the rule that asks for one stays
+    open. `retention` says how long decisions are kept.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Portfolio:
     alternatives: int = 24
     declined_alternatives: tuple[DeclinedAlternative, ...] = ()
     enrichment: Enrichment | None = None
+    amount: tuple[str, ...] = ()
     intended_use: str = INTENDED_USE
     out_of_scope: tuple[str, ...] = OUT_OF_SCOPE
     ethical_considerations: tuple[str, ...] = ETHICAL_CONSIDERATIONS

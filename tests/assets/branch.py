@@ -30,7 +30,7 @@ from tests.serving.helpers import SCORE, AppClient, releases_in
 from tests.support import MODULE, TinyLoans, write_tiny_bundle, write_tiny_loans
 
 NAME = "watched_loans"
-MATURES_AFTER_DAYS = 30
+MATURES_AFTER_DAYS = 5
 GENDER = """    protected=(
         ProtectedAttribute(
             "gender",

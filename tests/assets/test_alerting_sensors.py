@@ -5,6 +5,14 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.remote_origin import (
+    ManagedGrpcPythonEnvCodeLocationOrigin,
+    RemoteInstigatorOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from cde_assets.automation.alerting import failed_checks_alert, failures_alert
 from cde_resources.alerts.alerter import open_alerter
@@ -182,6 +190,18 @@ def test_an_alarm_that_a_retraining_sensor_tells_is_not_told_twice(bank_on_disk:
     bank_on_disk.look(failed_checks_alert(bank_on_disk.watcher))
 
     assert bank_on_disk.told == []
+
+
+def test_an_alarm_is_told_by_its_check_where_somebody_switched_the_retraining_sensor_off(bank_on_disk: Bank):
+    """As the switch in the UI does it."""
+    location = ManagedGrpcPythonEnvCodeLocationOrigin(LoadableTargetOrigin(module_name="cde_assets"), "german_credit")
+    origin = RemoteInstigatorOrigin(RemoteRepositoryOrigin(location, "__repository__"), "drift_retrains")
+    state = InstigatorState(origin, InstigatorType.SENSOR, InstigatorStatus.STOPPED)
+    bank_on_disk.instance.add_instigator_state(state)
+    materialise(bank_on_disk, alarming_report, check_of(alarming_report, blocking=False))
+    bank_on_disk.look(failed_checks_alert(bank_on_disk.watcher))
+
+    assert len(bank_on_disk.told) == 1
 
 
 def test_a_failed_check_of_a_report_without_an_alarm_is_told(bank_on_disk: Bank):

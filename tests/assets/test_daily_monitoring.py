@@ -193,9 +193,9 @@ def test_a_log_that_is_away_postpones_and_skips_nothing(branch: Branch):
 
 
 def recorded(branch: Branch) -> str:
-    """A loan of 2 March that is recorded and mature by 10 April; its decision."""
+    """A loan of 2 March that is recorded and mature by 10 March; its decision."""
     decision = str(branch.score("c-1", annual_income=120_000.0, loan_amount=9_000.0)["decision_id"])
-    branch.set_clock("2026-04-10T00:20")
+    branch.set_clock("2026-03-10T00:20")
     done(branch)
     return decision
 
@@ -203,8 +203,8 @@ def recorded(branch: Branch) -> str:
 def test_an_outcome_of_a_mature_day_leads_to_one_run_of_that_day(branch: Branch):
     decision, sensor = recorded(branch), Sensor(branch)
     assert "nothing more is known" in str(sensor.look())
-    branch.set_clock("2026-04-11T09:00")
-    branch.tell(decision, "repaid", "2026-04-10")
+    branch.set_clock("2026-03-11T09:00")
+    branch.tell(decision, "repaid", "2026-03-10")
 
     request = sensor.look()
 
@@ -217,44 +217,44 @@ def test_an_outcome_of_a_mature_day_leads_to_one_run_of_that_day(branch: Branch)
 
 def test_an_outcome_of_a_young_day_waits_until_the_day_is_mature(branch: Branch):
     decision, sensor = recorded(branch), Sensor(branch)
-    branch.set_clock("2026-03-20T09:00")
-    branch.tell(decision, "defaulted", "2026-03-19")
+    branch.set_clock("2026-03-05T09:00")
+    branch.tell(decision, "defaulted", "2026-03-04")
     assert "nothing more is known" in str(sensor.look())
 
-    branch.set_clock("2026-04-01T00:05")  # 30 days after
+    branch.set_clock("2026-03-07T00:05")  # five days after
 
     assert "nothing more is known" in str(sensor.look())
-    branch.set_clock("2026-04-02T00:05")
+    branch.set_clock("2026-03-08T00:05")
     assert ("2026-03-02", "2026-03-02") == days(sensor.look())
 
 
 def test_a_correction_and_a_labels_file_are_news_too_but_not_every_minute(branch: Branch):
     decision, sensor = recorded(branch), Sensor(branch)
-    branch.set_clock("2026-04-11T09:00")
-    branch.tell(decision, "repaid", "2026-04-10")
+    branch.set_clock("2026-03-11T09:00")
+    branch.tell(decision, "repaid", "2026-03-10")
     assert branch.follow(*days(sensor.look())).success
-    branch.set_clock("2026-04-11T09:30")
-    branch.tell(decision, "defaulted", "2026-04-11")
+    branch.set_clock("2026-03-11T09:30")
+    branch.tell(decision, "defaulted", "2026-03-11")
     assert "wait for 1:00:00" in str(sensor.look())
 
-    branch.set_clock("2026-04-11T10:01")
+    branch.set_clock("2026-03-11T10:01")
 
     assert branch.follow(*days(sensor.look())).success
-    branch.labels("april.csv", (decision, "repaid", "2026-04-11"))
-    branch.set_clock("2026-04-11T12:00")
+    branch.labels("march.csv", (decision, "repaid", "2026-03-11"))
+    branch.set_clock("2026-03-11T12:00")
     assert branch.follow(*days(sensor.look())).success
-    branch.set_clock("2026-04-11T14:00")
+    branch.set_clock("2026-03-11T14:00")
     assert "nothing more is known" in str(sensor.look())
 
 
 def test_a_clock_that_was_set_back_does_not_keep_outcomes_waiting(branch: Branch):
     decision, sensor = recorded(branch), Sensor(branch)
-    branch.set_clock("2026-06-11T09:00")
-    branch.tell(decision, "repaid", "2026-04-10")
+    branch.set_clock("2026-03-20T09:00")
+    branch.tell(decision, "repaid", "2026-03-10")
     assert branch.follow(*days(sensor.look())).success
 
-    branch.set_clock("2026-04-12T09:00")
-    branch.tell(decision, "defaulted", "2026-04-11")
+    branch.set_clock("2026-03-12T09:00")
+    branch.tell(decision, "defaulted", "2026-03-11")
 
     assert ("2026-03-02", "2026-03-02") == days(sensor.look())
 
@@ -270,22 +270,22 @@ def test_a_review_is_no_outcome(branch: Branch):
 
 def test_a_damaged_labels_file_leads_to_one_run_which_fails_and_to_another_when_it_is_mended(branch: Branch):
     decision, sensor = recorded(branch), Sensor(branch)
-    path = branch.labels("april.csv", (decision, "perhaps", "2026-04-09"))
+    path = branch.labels("march.csv", (decision, "perhaps", "2026-03-09"))
 
     request = sensor.look()
 
     assert not branch.follow(*days(request)).success
     assert "was asked for today" in str(sensor.look())
     path.unlink()
-    branch.labels("april.csv", (decision, "repaid", "2026-04-09"))
-    branch.set_clock("2026-04-10T02:00")
+    branch.labels("march.csv", (decision, "repaid", "2026-03-09"))
+    branch.set_clock("2026-03-10T02:00")
     assert branch.follow(*days(sensor.look())).success
     assert ["repaid"] == [row["outcome"] for row in branch.outcomes("2026-03-02")]
 
 
 def test_a_log_that_is_away_leaves_the_cursor_where_it_is(branch: Branch):
     decision, sensor = recorded(branch), Sensor(branch)
-    branch.tell(decision, "repaid", "2026-04-09")
+    branch.tell(decision, "repaid", "2026-03-09")
     elsewhere = (branch.folder / "decisions.sqlite").rename(branch.folder / "elsewhere.sqlite")
 
     assert "there is no decision log" in str(sensor.look())

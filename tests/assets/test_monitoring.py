@@ -15,16 +15,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from cde_assets.decisions.estimated import chunks_of
+from cde_assets.decisions.reporting import champion_of, comparable
 from cde_assets.definitions import build_definitions
 from cde_domain.decisions.bulk import decide_all
 from cde_domain.decisions.live_fairness import fairness_alarms, group_rows, live_fairness
-from cde_domain.decisions.recorded import OUTCOMES, decisions_file, decisions_schema, outcomes_file
+from cde_domain.decisions.recorded import OUTCOMES, decisions_file, decisions_schema, outcomes_file, read_decisions
 from cde_domain.decisions.reference import Reference
 from cde_domain.digests import json_bytes
 from cde_domain.model.scoring_model import model_digest
 from cde_domain.portfolio import load_portfolio
 from cde_domain.release import Bundle
 from cde_resources.mlflow import MlflowResource
+from cde_resources.releases import ReleasesResource
 from cde_serving.evidence import Enclosure, write_pack
 from cde_serving.settings import Settings
 from tests.serving.helpers import Releases, releases_in
@@ -181,10 +183,9 @@ def _applicants(rows: int = 1_200) -> tuple[np.ndarray, np.ndarray]:
     return np.vstack([matrix for matrix, _ in parts]), np.concatenate([repaid for _, repaid in parts])
 
 
-def test_applicants_like_those_in_training_raise_no_alarm_and_are_shown(
-    monitor: Monitor, lender: tuple[TinyLoans, Path]
-):
-    monitor.promote(lender[1], tracked=True)
+@pytest.mark.slow
+def test_applicants_like_those_in_training_raise_no_alarm(monitor: Monitor, lender: tuple[TinyLoans, Path]):
+    monitor.promote(lender[1])
     monitor.record(*_applicants())
 
     run = monitor.report()
@@ -196,14 +197,22 @@ def test_applicants_like_those_in_training_raise_no_alarm_and_are_shown(
         "estimated_performance_holds",
         "live_performance_holds",
     } == run.checks.keys()
-    drift, estimated, live = (run.metadata[name] for name in REPORTS)
-    assert (YESTERDAY.isoformat(), 1_200, True, False, []) == tuple(
-        drift[name] for name in ("as_of", "decisions", "judged", "alarm", "alarms")
-    )
-    assert drift["drifted_features"] == []
-    page = monitor.folder / "decisions" / "reports" / "drift_report" / f"{YESTERDAY}.html"
-    assert page.as_uri() == drift["page"]
-    assert "PSI, limit by sample size" in page.read_text(encoding="utf-8")
+    for name in REPORTS:
+        assert (YESTERDAY.isoformat(), 1_200, True, False, []) == tuple(
+            run.metadata[name][key] for key in ("as_of", "decisions", "judged", "alarm", "alarms")
+        )
+    assert run.metadata["drift_report"]["drifted_features"] == []
+
+
+def test_estimated_and_live_performance_are_shown_with_intervals_and_logged_by_the_day(
+    monitor: Monitor, lender: tuple[TinyLoans, Path]
+):
+    monitor.promote(lender[1], tracked=True)
+    monitor.record(*_applicants())
+
+    run = monitor.report("estimated_performance", "live_performance")
+
+    estimated, live = (run.metadata[name] for name in REPORTS[1:])
     assert 0.5 < estimated["auc_low"] < estimated["auc"] < estimated["auc_high"] < 1
     assert 0 < live["outcomes"] < live["decisions"] == 1_200
     assert live["accuracy_low"] < live["accuracy"] < live["accuracy_high"]
@@ -211,7 +220,7 @@ def test_applicants_like_those_in_training_raise_no_alarm_and_are_shown(
     assert [(live["auc_of_applicants"], int(YESTERDAY.strftime("%Y%m%d")))] == [
         (one.value, one.step) for one in history
     ]
-    assert "token-1" not in str([drift, estimated, live])
+    assert "token-1" not in str([estimated, live])
 
 
 def test_applicants_who_changed_raise_an_alarm_that_names_what_changed(
@@ -230,6 +239,11 @@ def test_applicants_who_changed_raise_an_alarm_that_names_what_changed(
     assert run.metadata["drift_report"]["drifted_features"] == ["annual_income"]
     assert {"what", "said", "retrains"} == run.metadata["drift_report"]["alarms"][0].keys()
     assert run.checks["live_fairness_holds"][0]
+    page = monitor.folder / "decisions" / "reports" / "drift_report" / f"{YESTERDAY}.html"
+    assert page.as_uri() == run.metadata["drift_report"]["page"]
+    shown = page.read_text(encoding="utf-8")
+    assert "PSI, limit by sample size" in shown
+    assert "token-1" not in shown + str(run.metadata)
 
 
 def test_few_decisions_are_not_judged(monitor: Monitor, lender: tuple[TinyLoans, Path]):
@@ -262,6 +276,20 @@ def test_a_champion_without_evidence_is_watched_by_its_features_and_the_report_s
 
     assert all("the champion's evidence cannot be read" in run.metadata[name]["said"] for name in run.metadata)
     assert all(passed for passed, _ in run.checks.values())
+
+
+def test_decisions_of_a_bundle_without_a_feature_are_not_called_drift(monitor: Monitor, lender: tuple[TinyLoans, Path]):
+    monitor.promote(lender[1])
+    matrix, _ = _applicants()
+    monitor.record(matrix)
+    champion = champion_of(ReleasesResource.of(monitor.settings, NAME))
+    assert champion is not None
+    decisions = read_decisions(monitor.folder, YESTERDAY, YESTERDAY)
+    before = decisions.assign(bundle="older", **{"feature.bureau_score": np.nan})
+    outage = decisions.assign(**{"feature.bureau_score": np.nan})
+
+    assert len(decisions) == len(comparable(champion, pd.concat([decisions, before])))
+    assert len(decisions) == len(comparable(champion, outage))
 
 
 def test_chunks_are_whole_days_of_at_least_so_many_decisions():

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import sqlalchemy as sa
 
 from cde_assets.decisions import recorded
 from cde_assets.decisions.day_files import DayFile, notes_of, one_writer
+from cde_checks.decisions.recorded import sample_of
 from cde_domain.decisions.recorded import decisions_file, feature_matrix_of
 from cde_serving.records.replay import matrix_of
 from cde_serving.records.store import RecordStore
@@ -319,3 +321,20 @@ def _write(branch: Branch, statement: str, **values: Any) -> None:
     with closing(engine.connect()) as connection, connection.begin():
         connection.execute(sa.text(statement), values)
     engine.dispose()
+
+
+def test_a_sample_is_drawn_over_all_days_and_is_the_same_each_time(branch: Branch):
+    for day in (DAY, NEXT):
+        branch.set_clock(f"{day}T09:00")
+        for number in range(8):
+            branch.score(f"c-{number}")
+    assert branch.monitor(DAY, EMPTY).success
+    first, last = date.fromisoformat(DAY), date.fromisoformat(EMPTY)
+
+    drawn = sample_of(branch.folder, first, last, 10)
+
+    assert 10 == drawn["decision_id"].nunique()
+    assert {DAY, NEXT} == {str(moment.date()) for moment in drawn["applied_at"]}
+    assert drawn["decision_id"].tolist() == sample_of(branch.folder, first, last, 10)["decision_id"].tolist()
+    assert 16 == len(sample_of(branch.folder, first, last, 300))
+    assert 0 == len(sample_of(branch.folder, last, last, 300))

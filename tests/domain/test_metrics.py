@@ -146,6 +146,14 @@ def test_the_stability_index_is_the_sum_over_bins_and_the_missing():
     assert reference.psi(values) == pytest.approx(expected)
 
 
+def test_a_value_that_stands_for_a_bin_has_one_of_its_own():
+    random = np.random.default_rng(0)
+    debts = np.where(random.random(2000) < 0.95, 0.0, random.exponential(1, 2000))
+    reference = PsiReference.of(debts)
+
+    assert reference.psi(np.where(random.random(2000) < 0.6, 0.0, random.exponential(1, 2000))) > 0.5
+
+
 def test_a_value_on_an_edge_belongs_to_the_bin_above_it():
     on_the_edge, above = PsiReference((0.0,), (0.5, 0.3, 0.2)), np.array([1.0])
 

@@ -1,5 +1,6 @@
 """Fixtures of the serving tests: two bundles, an app in this process, and a real server."""
 
+import asyncio
 import contextlib
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,6 +15,8 @@ from cde_serving.follower import ReleaseFollower
 from cde_serving.kill_switch import KillSwitch
 from cde_serving.metrics import Metrics
 from cde_serving.plan import PlanFollower
+from cde_serving.records import writer
+from cde_serving.records.database import open_engines
 from cde_serving.scorer import Scorer
 from tests.serving.helpers import (
     NOON,
@@ -28,6 +31,7 @@ from tests.serving.helpers import (
     start_server,
 )
 from tests.serving.postgres import Postgres, running_postgres
+from tests.serving.written_log import RECORDS, Written, record_all
 from tests.support import NAME, TinyLoans, write_tiny_bundle, write_tiny_loans
 
 
@@ -102,6 +106,19 @@ def log_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path / 'decisions.sqlite'}"
     server: Postgres = request.getfixturevalue("postgres")
     return server.new_database()
+
+
+@pytest.fixture
+def written(log_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Written]:
+    """A log of `RECORDS` decisions, whose writer is closed."""
+    monkeypatch.setattr(writer, "CHECKPOINT_RECORDS", 5)
+    monkeypatch.setattr(writer, "CHECKPOINT_SECONDS", 60.0)
+    with contextlib.closing(open_log(tmp_path, log_url)) as log:
+        asyncio.run(record_all(log, range(1, RECORDS + 1)))
+    engines = open_engines(log_url)
+    yield Written(engines[0], tmp_path)
+    for engine in engines:
+        engine.dispose()
 
 
 @pytest.fixture(scope="session")

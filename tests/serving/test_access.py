@@ -1,7 +1,6 @@
-"""Who gets in: keys over HTTP, their scopes, tenants and rates, and what every answer carries."""
+"""Who gets in: keys over HTTP, and that nobody does where it cannot be told who asks."""
 
 import asyncio
-import json
 import re
 import sqlite3
 import time
@@ -10,22 +9,19 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.exc import OperationalError
 from starlette.routing import Route
 
 from cde_serving.access import key_ring
-from cde_serving.access.headers import SECURITY
 from cde_serving.access.issuing import KeyIssuer
 from cde_serving.access.key_ring import KeyRing
-from cde_serving.access.keys import ApiKeyError, new_api_key, rate_of, read_keys
+from cde_serving.access.keys import ApiKeyError, new_api_key, read_keys
 from cde_serving.access.routes import RouteTable, UnguardedRouteError
-from cde_serving.records.erasure import Eraser
 from cde_serving.records.record import DEFAULT_TENANT
 from cde_serving.records.schema import api_keys, records
 from cde_serving.records.vault import MasterKey
+from tests.serving.asking import DECISIONS, ask, let_in, refuse
 from tests.serving.helpers import (
     NAME,
     SCORE,
@@ -40,24 +36,10 @@ from tests.serving.helpers import (
     wait_for,
 )
 
-DECISIONS = "/api/v1/credit/decisions"
-
-
-def ask(desk: Desk, key: str, decision_id: str = "0" * 32) -> httpx.Response:
-    """Ask for a decision with a key, under one request id; 404 means that the key was let in."""
-    headers = {**bearer(key), "x-request-id": "the-same"}
-    return desk.client.request("GET", f"{DECISIONS}/{decision_id}", headers=headers)
-
 
 def revoke(desk: Desk, key: str) -> None:
     """Revoke a key as `cde keys revoke` does."""
     asyncio.run(KeyIssuer(desk.scorer.log, NAME, by="person:officer").revoke(key.split("_")[1]))
-
-
-def let_in(desk: Desk, key: str) -> str:
-    """Wait until a new key counts."""
-    wait_for(lambda: ask(desk, key).status_code != 401, 1)
-    return key
 
 
 class TestKeys:
@@ -191,7 +173,7 @@ class TestFailingClosed:
         """503 with a time to come again once a second has passed, and admission again when they can be read."""
         assert 404 == desk.client.get(f"{DECISIONS}/{'0' * 32}").status_code
         with monkeypatch.context() as broken:
-            broken.setattr(key_ring, "live_rows", _refuse)
+            broken.setattr(key_ring, "live_rows", refuse)
             wait_for(lambda: desk.client.get(f"{DECISIONS}/{'0' * 32}").status_code == 503, 2)
             answer = desk.client.get(f"{DECISIONS}/{'0' * 32}")
 
@@ -209,7 +191,7 @@ class TestFailingClosed:
 
     def test_an_error_in_admission_is_an_answer(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
         """500 at once, and the request goes no further."""
-        monkeypatch.setattr(KeyRing, "recognise", _refuse)
+        monkeypatch.setattr(KeyRing, "recognise", refuse)
 
         answer = desk.score()
 
@@ -219,170 +201,7 @@ class TestFailingClosed:
     def test_a_route_without_a_scope_is_not_served(self) -> None:
         """Whoever adds a route says who may ask it."""
         with pytest.raises(UnguardedRouteError, match="which scope it needs"):
-            RouteTable([Route("/api/v1/credit/secrets", _refuse)])
-
-
-def _refuse(*_: Any) -> Any:
-    raise OperationalError("SELECT", {}, Exception("disk I/O error"))
-
-
-class TestTenants:
-    """What one tenant decided is nothing to another."""
-
-    def test_another_tenants_decision_is_not_found(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Byte for byte the answer for a decision that never was, and no key of a customer is touched to find out."""
-        other = let_in(desk, issue_key(desk.scorer.log, tenant="other"))
-        decision_id = desk.score().json()["decision_id"]
-        assert 200 == desk.client.get(f"{DECISIONS}/{decision_id}").status_code
-        monkeypatch.setattr(MasterKey, "unwrap", _refuse)
-
-        foreign, missing = ask(desk, other, decision_id), ask(desk, other, "0" * 32)
-
-        assert 404 == foreign.status_code
-        assert (foreign.content, foreign.headers.raw) == (missing.content, missing.headers.raw)
-
-    def test_another_tenants_idempotency_key_is_another_key(self, desk: Desk) -> None:
-        """Two tenants use one key for two decisions, and each reads its own."""
-        other = let_in(desk, issue_key(desk.scorer.log, tenant="other"))
-        named = {"idempotency-key": "k-1"}
-        body = {**desk.example, "loan_amount": 900.0}
-
-        mine = desk.client.post(SCORE, json=desk.example, headers=named)
-        missing = desk.client.request("GET", DECISIONS, headers={**named, **bearer(other)})
-        theirs = desk.client.post(SCORE, json=body, headers={**named, **bearer(other)})
-
-        assert (200, 404, 200) == (mine.status_code, missing.status_code, theirs.status_code)
-        assert mine.json()["decision_id"] != theirs.json()["decision_id"]
-        assert mine.content == desk.client.request("GET", DECISIONS, headers=named).content
-        assert theirs.content == desk.client.request("GET", DECISIONS, headers={**named, **bearer(other)}).content
-
-    def test_an_erased_decision_of_another_tenant_is_not_found(self, desk: Desk) -> None:
-        """410 would tell that there was one."""
-        other = let_in(desk, issue_key(desk.scorer.log, tenant="other"))
-        decision_id = desk.score().json()["decision_id"]
-        eraser = Eraser(desk.scorer.log, NAME, retention_days=0, by="person:officer")
-        asyncio.run(eraser.erase("customer-1", at_once=True))
-
-        assert [410, 404] == [
-            desk.client.get(f"{DECISIONS}/{decision_id}").status_code, ask(desk, other, decision_id).status_code,
-        ]  # fmt: skip
-
-
-class TestRates:
-    """How often a key may ask."""
-
-    def test_a_key_that_asks_too_often_is_told_when_to_come_again(self, desk: Desk) -> None:
-        """429 for it, and not for others."""
-        key = let_in(desk, issue_key(desk.scorer.log, "read", rate="3/hour"))
-
-        answers = [ask(desk, key) for _ in range(4)]
-
-        assert [404, 404, 429, 429] == [answer.status_code for answer in answers]
-        assert 3500 < int(answers[-1].headers["retry-after"]) <= 3600
-        assert 200 == desk.score().status_code
-
-    def test_a_rate_bounds_decisions_and_not_batches_alone(self, desk: Desk) -> None:
-        """A batch counts its applications, and fits whole or not at all."""
-        key = let_in(desk, issue_key(desk.scorer.log, "score", "read", rate="5/hour"))  # one is spent on this
-
-        def batch(size: int) -> httpx.Response:
-            return desk.client.post(f"{SCORE}/batch", json={"applications": [desk.example] * size}, headers=bearer(key))
-
-        fits, full = batch(2), batch(3)
-
-        assert (200, 429) == (fits.status_code, full.status_code)
-        assert 3500 < int(full.headers["retry-after"]) <= 3600
-        assert 2 == desk.scorer.log.count()
-        assert 200 == batch(1).status_code  # the refused batch counted as one request
-        assert 429 == batch(1).status_code
-
-    def test_a_batch_that_no_window_holds_is_told_so(self, desk: Desk) -> None:
-        """Coming again would not help."""
-        key = let_in(desk, issue_key(desk.scorer.log, "score", rate="2/hour"))
-
-        answer = desk.client.post(f"{SCORE}/batch", json={"applications": [desk.example] * 3}, headers=bearer(key))
-
-        assert (422, "batch_above_rate") == (answer.status_code, answer.json()["detail"][0]["type"])
-        assert "2 per 1 hour" in answer.json()["detail"][0]["message"]
-        assert 0 == desk.scorer.log.count()
-
-    def test_a_rate_is_given_again_when_its_time_has_passed(self, desk: Desk) -> None:
-        """A second for a rate a second."""
-        key = let_in(desk, issue_key(desk.scorer.log, "read", rate="1/second"))
-
-        wait_for(lambda: ask(desk, key).status_code == 429, 1)
-        wait_for(lambda: ask(desk, key).status_code == 404, 2)
-
-    def test_a_rate_is_written_as_people_write_it(self) -> None:
-        """A number and a time."""
-        assert [(100, 1), (5000, 3600)] == [
-            (rate.amount, rate.get_expiry()) for rate in map(rate_of, ("100/second", "5000 per hour"))
-        ]
-
-
-class TestEveryAnswer:
-    """What all answers carry, and what none does."""
-
-    @pytest.mark.parametrize(
-        ("method", "path", "status"),
-        [
-            ("GET", "/health", 200), ("GET", "/ready", 200), ("GET", "/metrics", 200), ("GET", "/docs", 200),
-            ("GET", "/docs/assets/swagger-ui.css", 200), ("GET", "/", 307), ("POST", SCORE, 415), ("GET", SCORE, 405),
-            ("OPTIONS", SCORE, 405), ("GET", "/nothing", 404), ("GET", "/health/", 404), ("HEAD", "/health", 200),
-            ("POST", "/docs/assets/swagger-ui.css", 405), ("GET", "/docs/assets/nothing", 404),
-            ("GET", f"{DECISIONS}/{'0' * 32}", 404), ("GET", DECISIONS, 400),
-        ],
-    )  # fmt: skip
-    def test_it_has_the_headers_of_security(self, desk: Desk, method: str, path: str, status: int) -> None:
-        """Also where there is no route, or no body to decide."""
-        answer = desk.client.request(method, path)
-
-        assert status == answer.status_code
-        assert {name.decode() for name, _ in SECURITY} <= set(answer.headers)
-        assert "no-store" == answer.headers["cache-control"]
-        assert status < 400 or "detail" in answer.json()
-        assert status != 405 or answer.headers["allow"]
-
-    def test_a_method_that_is_not_there_is_told_those_that_are(self, desk: Desk) -> None:
-        """As RFC 9110 wants it."""
-        allowed = [desk.client.request("DELETE", path).headers["allow"] for path in (SCORE, "/health")]
-
-        assert ["POST", "GET, HEAD"] == allowed
-
-    def test_large_headers_are_refused(self, desk: Desk) -> None:
-        """431 above 16 KiB."""
-        assert 431 == desk.client.request("GET", "/health", headers={"x-filler": "a" * 16384}).status_code
-
-    def test_a_refusal_comes_before_the_body_is_read(self, desk: Desk) -> None:
-        """Nobody without a key makes the service hold a body."""
-
-        async def body() -> Any:
-            raise AssertionError("the body was read")
-            yield b""
-
-        answer = desk.client.post(SCORE, content=body(), headers=bearer("nonsense"))
-
-        assert 401 == answer.status_code
-
-    def test_a_deeply_nested_body_is_refused(self, desk: Desk) -> None:
-        """Whether a parser would have got through or not."""
-        for depth in (65, 30000):
-            note = "[" * depth + "]" * depth
-            body = json.dumps(desk.example)[:-1] + f', "note": {note}}}'
-
-            answer = desk.client.post(SCORE, content=body, headers={"content-type": "application/json"})
-
-            assert (422, "too_deep") == (answer.status_code, answer.json()["detail"][0]["type"])
-
-    def test_decisions_that_cannot_be_read_are_no_error_of_the_service(
-        self, desk: Desk, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """503 with a time to come again."""
-        monkeypatch.setattr(desk.scorer.log, "get", _refuse)
-
-        answer = desk.client.get(f"{DECISIONS}/{'0' * 32}")
-
-        assert (503, "5") == (answer.status_code, answer.headers["retry-after"])
+            RouteTable([Route("/api/v1/credit/secrets", refuse)])
 
 
 def test_without_authentication_everybody_is_the_default_tenant(

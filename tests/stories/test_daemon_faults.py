@@ -45,8 +45,8 @@ def test_a_daemon_killed_in_mid_tick_leads_to_one_training_and_one_alert(bank: W
     receiver.hangs = False
     receiver.release.set()
     bank.start()
-    bank.until(lambda: bank.trained(1), "one training")
-    bank.looked_again("drift_retrains")
+    bank.until(bank.trainings, "a training is asked for")
+    bank.looked_again("drift_retrains", 1)
 
     assert len(bank.trainings()) == 1
     assert len({alert["id"] for alert in receiver.taken}) == len(bank.told) == 1
@@ -55,11 +55,12 @@ def test_a_daemon_killed_in_mid_tick_leads_to_one_training_and_one_alert(bank: W
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_daemons_killed_at_random_and_a_jumping_clock_skip_and_double_nothing(bank: Watched):
-    """Six episodes of drift, each with a power cut at another moment; the clock jumps ahead, and back behind it all."""
+    """Four episodes of drift, each with a power cut at another moment; the clock jumps ahead, and back behind it all."""
     moments = random.Random(7)
     promoted = ledger(bank)
-    for episode in range(1, 7):
+    for episode in range(1, 5):
         bank.report(DRIFT, "psi")
         bank.start()
         time.sleep(moments.uniform(2, 25))
@@ -71,12 +72,12 @@ def test_daemons_killed_at_random_and_a_jumping_clock_skip_and_double_nothing(ba
         bank.report(DRIFT)
         bank.looked_again("drift_retrains", 1)
         bank.now += timedelta(days=400 if episode % 2 else -300)
-        bank.looked_again("drift_retrains", 1)
+        bank.looked_again("drift_retrains")
         bank.now += timedelta(days=bank.watcher.cooldown_days)  # also where the clock went back
         bank.kill_all()
 
     episodes = [run.tags["cde/episode"] for run in bank.trainings(dg.DagsterRunStatus.SUCCESS)]
-    assert len(set(episodes)) == len(episodes) == 6
+    assert len(set(episodes)) == len(episodes) == 4
     assert promoted == ledger(bank)
     assert bank.failed_looks() == []
 

@@ -55,6 +55,7 @@ PORTFOLIO = Portfolio(
     alarms=Alarms(min_accuracy=0.75, min_auc=0.80),
     promotion="automatic",
     enrichment=Enrichment("credit_history", answer=CreditHistory),
+    amount=("loan_to_income", "annual_income"),
     jurisdiction="IN",
     boosting={
         "rounds": 250,
