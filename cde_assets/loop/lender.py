@@ -99,6 +99,7 @@ class LoopLender:
             "CDE_CLOCK_FILE": str(self.clock_file),
             "CDE_PORT": str(port),
             "CDE_AUTH": "on",
+            "PYTHONWARNINGS": "ignore",  # deprecations inside libraries are no news to a lender
             "PYTHONPATH": os.pathsep.join(path),
         }
 
