@@ -5,6 +5,7 @@ from typing import Literal
 
 import structlog
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, reset_contextvars
 
@@ -25,6 +26,7 @@ METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 NOT_LET_IN = {401: "key", 403: "scope", 429: "rate"}
 INTERNAL_ERROR = json_response(500, {"detail": "Internal error"})
+GONE = Response(status_code=CLIENT_GONE)
 
 log = structlog.get_logger()
 
@@ -64,8 +66,9 @@ class Observed:
 
         try:
             await self._app(scope, receive, observed_send)
-        except ClientDisconnect:  # nobody is left to be answered
-            pass
+        except ClientDisconnect:  # nobody is left to be answered, but layers outside wait for an answer to begin
+            if not status:
+                await GONE(scope, receive, observed_send)
         except Exception as error:
             log.error("request failed", error=type(error).__name__, at=places(error.__traceback__))
             if not status:  # it happened before the layer that answers 500
