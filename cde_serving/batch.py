@@ -25,8 +25,9 @@ from cde_serving.scorer import Chosen, KeyedRequest, Scorer
 
 MOST_BATCHES = 8
 MOST_OF_A_TENANT = 2  # so that one that sends many leaves room for others
-TAKEN_IN_AT_ONCE = 64  # applications that wait for the bureau together
-AT_ONCE = 16  # that are decided before other requests have their turn
+# Applications that wait for the bureau together, or are decided before other requests have their turn. A lookup costs
+# the event loop a millisecond or two, which count against the deadline of all that were begun with it.
+AT_ONCE = 16
 RECORDED_AT_ONCE = 32  # a single request may wait for one such commit before its own
 KEY = "idempotency_key"
 
@@ -122,7 +123,7 @@ class BatchScorer:
         items = [_Item(body, None if key is None else f"{key}\0{place}") for place, body in enumerate(bodies)]
         firsts: dict[KeyedRequest, _Item] = {}
         owners: set[str] = set()
-        for _, part in _parts(items, TAKEN_IN_AT_ONCE):
+        for _, part in _parts(items, RECORDED_AT_ONCE):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(until - time.monotonic()):
                     await self._taken_in(part, champion, tenant, firsts)
@@ -136,14 +137,15 @@ class BatchScorer:
         self, items: Sequence[_Item], champion: Bundle, tenant: str, firsts: dict[KeyedRequest, _Item]
     ) -> None:
         """Read applications and complete them; `firsts` are the first items of each request."""
-        async with asyncio.TaskGroup() as taken:
-            for item in items:
-                self._know(item, champion, tenant)
-                if item.request is not None and (first := firsts.setdefault(item.request, item)) is not item:
-                    item.first = first
-                if item.result is None and item.first is None:
-                    taken.create_task(self._take_in(item, champion, tenant))
-                await asyncio.sleep(0)  # an item at a time: one that is refused may take milliseconds
+        for _, part in _parts(items, AT_ONCE):
+            async with asyncio.TaskGroup() as taken:
+                for item in part:
+                    self._know(item, champion, tenant)
+                    if item.request is not None and (first := firsts.setdefault(item.request, item)) is not item:
+                        item.first = first
+                    if item.result is None and item.first is None:
+                        taken.create_task(self._take_in(item, champion, tenant))
+                    await asyncio.sleep(0)  # an item at a time: one that is refused may take milliseconds
 
     async def _recorded(self, items: Sequence[_Item], applied_at: datetime, tenant: str) -> None:
         """Decide applications and record the decisions."""

@@ -256,7 +256,8 @@ def test_a_batch_asks_the_bureau_for_what_its_applications_leave_out(desk: Desk)
 def test_a_batch_that_a_slow_bureau_holds_up_goes_on_where_it_stopped(desk: Desk, monkeypatch: pytest.MonkeyPatch):
     """A thousand lookups may take longer than a request may: nobody is looked up again for it."""
     monkeypatch.setattr(batches, "BATCH_SECONDS", 0.5)
-    monkeypatch.setattr(batches, "TAKEN_IN_AT_ONCE", 8)
+    monkeypatch.setattr(batches, "AT_ONCE", 8)
+    monkeypatch.setattr(batches, "RECORDED_AT_ONCE", 8)
     served = desk.scorer.releases.serving
     assert served is not None
     model = type(served.portfolio.application.model_validate_json(json.dumps(desk.example)).credit_history)
