@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 
 from cde_serving.access.admission import Admission
 from cde_serving.access.routes import Guarded, GuardedRoute, RouteTable
-from cde_serving.observed import CLIENT_GONE, INTERNAL_ERROR, AccessLog, Observed
+from cde_serving.observed import GONE, INTERNAL_ERROR, AccessLog, Observed
 from cde_serving.routes.batch import Batch
 from cde_serving.routes.decisions import Decisions
 from cde_serving.routes.docs import Docs
@@ -62,7 +62,7 @@ async def _http_error(_: Request, error: Exception) -> Response:
 
 
 async def _client_gone(_: Request, __: Exception) -> Response:
-    return Response(status_code=CLIENT_GONE)  # for the log: nobody is left to read it
+    return GONE
 
 
 async def _internal_error(_: Request, __: Exception) -> Response:

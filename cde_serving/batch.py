@@ -1,10 +1,12 @@
 """Many applications in one request: decided in passes of the engine, each recorded and answered as if it came alone."""
 
 import asyncio
+import contextlib
 import json
 import re
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
@@ -17,13 +19,15 @@ from cde_serving.applications import InvalidApplicationError, Problem, unique_ke
 from cde_serving.deciding import decide_all
 from cde_serving.decision_log import KeyReusedError, LogBusyError
 from cde_serving.idempotency import BadKeyError, is_key
-from cde_serving.limits import MAX_BODY, MOST_APPLICATIONS
+from cde_serving.limits import BATCH_SECONDS, MAX_BODY, MOST_APPLICATIONS
 from cde_serving.records.record import DEFAULT_TENANT
 from cde_serving.scorer import Chosen, KeyedRequest, Scorer
 
 MOST_BATCHES = 8
 MOST_OF_A_TENANT = 2  # so that one that sends many leaves room for others
-AT_ONCE = 16  # applications that wait for the bureau together, or are decided before other requests have their turn
+# Applications that wait for the bureau together, or are decided before other requests have their turn. A lookup costs
+# the event loop a millisecond or two, which count against the deadline of all that were begun with it.
+AT_ONCE = 16
 RECORDED_AT_ONCE = 32  # a single request may wait for one such commit before its own
 KEY = "idempotency_key"
 
@@ -46,12 +50,17 @@ class _Item:
     first: "_Item | None" = None
 
 
+class OutOfTimeError(RuntimeError):
+    """An application of a batch that was not reached in time: nothing was decided."""
+
+
 class BatchScorer:
     """
     Scores batches, one after the other.
 
     Few applications are worked on at a time, and few records wait at a time, so that single requests go on being
-    answered. An application that is refused stops no other one.
+    answered. An application that is refused stops no other one. What is decided is recorded as the batch goes on, and
+    what is not reached within `BATCH_SECONDS` is left undecided, so that a batch is answered before its time limit.
     """
 
     def __init__(self, scorer: Scorer) -> None:
@@ -66,6 +75,7 @@ class BatchScorer:
         idempotency_key: str | None = None,
         tenant: str = DEFAULT_TENANT,
         admit: Callable[[int], None] = lambda count: None,
+        since: float | None = None,
     ) -> list[bytes | Exception]:
         """
         The recorded answer of each application in order, or the exception that `Scorer.score` would raise for it.
@@ -73,12 +83,12 @@ class BatchScorer:
         An item may have an `idempotency_key` of its own. Without, a key of the whole batch stands for the item by its
         place, so that a batch that is sent again gets the same answers and decides what was not decided. A key given
         twice in a batch is one request sent twice. `admit` is told how many applications there are, and raises what it
-        likes before any is worked on.
+        likes before any is worked on. The time limit counts from `since` (`time.monotonic`), or from now.
 
         Raises:
             InvalidApplicationError: the body is no batch; nothing was recorded.
             NothingPromotedError: no bundle is served yet.
-            LogBusyError: too many batches wait, or too many of the tenant.
+            LogBusyError: too many batches wait, or too many of the tenant, or this one waited too long.
         """
         if self._waiting.total() >= MOST_BATCHES or self._waiting[tenant] >= MOST_OF_A_TENANT:
             raise LogBusyError(f"{self._waiting.total()} batches wait already")
@@ -86,18 +96,47 @@ class BatchScorer:
         try:
             applications = _applications(body)
             admit(len(applications))
-            async with self._turn:
-                return await self._scored(applications, idempotency_key, tenant)
+            until = (time.monotonic() if since is None else since) + BATCH_SECONDS
+            async with self._in_turn(until):
+                return await self._scored(applications, idempotency_key, tenant, until)
         finally:
             self._waiting[tenant] -= 1
             self._waiting += Counter()  # forgets tenants that have none
 
-    async def _scored(self, bodies: list[bytes], key: str | None, tenant: str) -> list[bytes | Exception]:
+    @contextlib.asynccontextmanager
+    async def _in_turn(self, until: float) -> AsyncIterator[None]:
+        """Wait for the batches before this one."""
+        try:
+            async with asyncio.timeout(until - time.monotonic()):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise LogBusyError("the batches before this one took too long") from None
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+    async def _scored(self, bodies: list[bytes], key: str | None, tenant: str, until: float) -> list[bytes | Exception]:
         champion = self._scorer.serving()
         applied_at = self._scorer.clock()
         # No header holds a NUL, so that no client's own key is the key of an item.
         items = [_Item(body, None if key is None else f"{key}\0{place}") for place, body in enumerate(bodies)]
         firsts: dict[KeyedRequest, _Item] = {}
+        owners: set[str] = set()
+        for _, part in _parts(items, RECORDED_AT_ONCE):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(until - time.monotonic()):
+                    await self._taken_in(part, champion, tenant, firsts)
+            _refuse_reused_keys(part, owners)
+            await self._recorded([item for item in part if item.chosen is not None], applied_at, tenant)
+            if time.monotonic() >= until:
+                break
+        return [await self._result(item, tenant) for item in items]
+
+    async def _taken_in(
+        self, items: Sequence[_Item], champion: Bundle, tenant: str, firsts: dict[KeyedRequest, _Item]
+    ) -> None:
+        """Read applications and complete them; `firsts` are the first items of each request."""
         for _, part in _parts(items, AT_ONCE):
             async with asyncio.TaskGroup() as taken:
                 for item in part:
@@ -107,14 +146,15 @@ class BatchScorer:
                     if item.result is None and item.first is None:
                         taken.create_task(self._take_in(item, champion, tenant))
                     await asyncio.sleep(0)  # an item at a time: one that is refused may take milliseconds
-        _refuse_reused_keys(items)
+
+    async def _recorded(self, items: Sequence[_Item], applied_at: datetime, tenant: str) -> None:
+        """Decide applications and record the decisions."""
         decided: list[tuple[_Item, Chosen, Decision]] = []
-        for _, part in _parts([item for item in items if item.chosen is not None], AT_ONCE):
+        for _, part in _parts(items, AT_ONCE):
             decided += self._decided(part, applied_at)
             await asyncio.sleep(0)
         for _, commit in _parts(decided, RECORDED_AT_ONCE):
             await asyncio.gather(*(self._record(*one, applied_at, tenant) for one in commit))
-        return [await self._result(item, tenant) for item in items]
 
     def _know(self, item: _Item, champion: Bundle, tenant: str) -> None:
         """Find out which request an item is."""
@@ -161,23 +201,25 @@ class BatchScorer:
 
     async def _result(self, item: _Item, tenant: str) -> bytes | Exception:
         if item.first is not None:
-            item.result = item.first.result  # which stands before it, so that it is known
+            item.result = (
+                item.first.result or OutOfTimeError()
+            )  # it stands before it, so that it is known if there is one
             if isinstance(item.result, bytes):
                 self._scorer.metrics.replayed()
             assert item.result is not None
             return item.result
+        if item.result is None:
+            item.result = OutOfTimeError()
         if isinstance(item.result, InvalidApplicationError) and item.request is not None:
             try:
                 item.result = await self._scorer.answered_before(item.request, tenant) or item.result
             except Exception as error:  # told of this item alone
                 item.result = error
-        assert item.result is not None
         return item.result
 
 
-def _refuse_reused_keys(items: Sequence[_Item]) -> None:
+def _refuse_reused_keys(items: Sequence[_Item], owners: set[str]) -> None:
     """Let the first application that can be decided have an idempotency key, as if the others came after it."""
-    owners: set[str] = set()
     for item in items:
         if item.chosen is None or item.key is None:
             continue

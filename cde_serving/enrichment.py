@@ -23,6 +23,7 @@ from cde_serving.breaker import Breaker
 from cde_serving.intake import Intake, take_in
 
 TRIES = 2
+CONNECTIONS = 100  # more than a batch asks for at once, so that others find one
 LONGEST_ANSWER = 256 * 1024
 BUSY = (429, 500, 502, 503, 504)
 
@@ -61,7 +62,8 @@ class Bureau:
         self._url = url
         self._deadline = deadline
         self._count = count
-        self._client = httpx.AsyncClient(timeout=deadline, headers={"accept": "application/json"})
+        limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
+        self._client = httpx.AsyncClient(timeout=deadline, headers={"accept": "application/json"}, limits=limits)
 
     async def report(self, customer_id: str, applied_on: date, answer: type[BaseModel]) -> BaseModel | Routing:
         """The report, or the routing code of the fault."""

@@ -73,9 +73,12 @@ class JsonLines(logging.Formatter):
 
 
 def take_over_servers_log() -> None:
-    """Give what BentoML, circus and uvicorn log in a serving process the form of our own lines."""
+    """Give what BentoML, circus and uvicorn log in a serving process the form of our own lines, one for each."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonLines())
     for name in (None, *logging.root.manager.loggerDict):
-        handlers = logging.getLogger(name).handlers
-        handlers[:] = [handler if known.name == BENTOML_HANDLER else known for known in handlers]
+        logger = logging.getLogger(name)
+        if any(known.name == BENTOML_HANDLER for known in logger.handlers):
+            others = [known for known in logger.handlers if known.name != BENTOML_HANDLER]
+            told_above = logger.propagate and logger.parent is not None  # BentoML gives loggers and the root one each
+            logger.handlers[:] = others if told_above else [handler, *others]

@@ -1,16 +1,19 @@
 """What is seen of every request: its id on each line and answer, its count and time, and one line where it matters."""
 
+import asyncio
 import time
 from typing import Literal
 
 import structlog
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, reset_contextvars
 
 from cde_serving.access.admission import ROUTE
 from cde_serving.access.headers import secured
 from cde_serving.access.routes import RouteTable
+from cde_serving.limits import ANSWER_SECONDS
 from cde_serving.logs import places
 from cde_serving.metrics import Metrics
 from cde_serving.request_ids import HEADER, request_id
@@ -25,8 +28,21 @@ METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 NOT_LET_IN = {401: "key", 403: "scope", 429: "rate"}
 INTERNAL_ERROR = json_response(500, {"detail": "Internal error"})
+OUT_OF_TIME = json_response(
+    504,
+    {
+        "detail": f"Not answered within {ANSWER_SECONDS:.0f} seconds. Whether it was recorded is not known: "
+        "ask GET /api/v1/credit/decisions with the same Idempotency-Key, or send the same request again under it"
+    },
+    {"retry-after": "1"},
+)
+GONE = Response(status_code=CLIENT_GONE)
 
 log = structlog.get_logger()
+
+
+class OutOfTimeError(Exception):
+    """No answer began within `ANSWER_SECONDS`."""
 
 
 class Observed:
@@ -63,13 +79,11 @@ class Observed:
             await send(message)
 
         try:
-            await self._app(scope, receive, observed_send)
-        except ClientDisconnect:  # nobody is left to be answered
-            pass
+            await _in_time(self._app, scope, receive, observed_send)
         except Exception as error:
-            log.error("request failed", error=type(error).__name__, at=places(error.__traceback__))
-            if not status:  # it happened before the layer that answers 500
-                await INTERNAL_ERROR(scope, receive, observed_send)
+            answer = _answer_to(error)
+            if not status:  # or the layer that answers 500 has
+                await answer(scope, receive, observed_send)
         finally:
             seconds = time.perf_counter() - started
             status = status or CLIENT_GONE
@@ -87,6 +101,39 @@ class Observed:
         elif scope["type"] == "websocket":
             await receive()  # the wish to open it
             await send({"type": "websocket.close", "code": 1000})
+
+
+async def _in_time(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """
+    Let an app answer; how long the answer takes once it began is the client's affair.
+
+    Raises:
+        OutOfTimeError: no answer began in time.
+    """
+    deadline = asyncio.timeout(ANSWER_SECONDS)
+
+    async def begun(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            deadline.reschedule(None)
+        await send(message)
+
+    try:
+        async with deadline:
+            await app(scope, receive, begun)
+    except Exception:
+        if deadline.expired():
+            raise OutOfTimeError from None
+        raise
+
+
+def _answer_to(error: Exception) -> Response:
+    """What is answered where an app raised an exception."""
+    if isinstance(error, ClientDisconnect):
+        return GONE  # nobody is left to read it, but BentoML waits for an answer to begin
+    if isinstance(error, OutOfTimeError):
+        return OUT_OF_TIME
+    log.error("request failed", error=type(error).__name__, at=places(error.__traceback__))
+    return INTERNAL_ERROR
 
 
 def method_of(scope: Scope) -> str:

@@ -14,11 +14,13 @@ _REFUSALS = {
     "401": "No API key, or one that is not known, was revoked or has expired",
     "429": "The key has used up its rate; Retry-After says when to ask again",
     "431": "The headers are too large",
+    "504": "Not answered in time, and not known whether it was recorded: ask by Idempotency-Key, or once more",
     "503": "API keys cannot be checked at the moment; Retry-After says when to ask again",
 }
 _HEADERS = {
     "401": {"WWW-Authenticate": {"schema": {"type": "string"}}},
     "429": {"Retry-After": {"schema": {"type": "integer", "minimum": 1}}},
+    "504": {"Retry-After": {"schema": {"type": "integer", "minimum": 1}}},
 }
 
 

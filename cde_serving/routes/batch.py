@@ -1,5 +1,7 @@
 """`POST /api/v1/credit/score/batch`: up to 1,000 applications in, an answer or an error for each out."""
 
+import time
+
 import msgspec
 import structlog
 from starlette.requests import Request
@@ -9,7 +11,7 @@ from cde_serving.access.admission import Caller, caller_of
 from cde_serving.access.rates import RateUsedUpError, TooManyAtOnceError
 from cde_serving.access.routes import GuardedRoute
 from cde_serving.applications import InvalidApplicationError, Problem
-from cde_serving.batch import BatchScorer
+from cde_serving.batch import BatchScorer, OutOfTimeError
 from cde_serving.idempotency import BadKeyError
 from cde_serving.limits import MAX_BATCH_BODY
 from cde_serving.routes.idempotency import BAD_KEY, idempotency_key
@@ -29,6 +31,11 @@ NOT_EXPLAINED = {
 }
 
 
+NOT_REACHED = (
+    "The batch ran out of time before this application: nothing was decided; send it again, under the same key"
+)
+
+
 class Batch:
     """`POST .../score/batch`."""
 
@@ -38,6 +45,7 @@ class Batch:
         self.routes = (GuardedRoute(BATCH, self._answer, needs="score", methods=["POST"]),)
 
     async def _answer(self, request: Request) -> Response:
+        began = time.monotonic()
         if refused := refused_media(request.scope["headers"], "applications"):
             return refused
         try:
@@ -53,7 +61,11 @@ class Batch:
         try:
             caller = caller_of(request.scope)
             results = await self._batches.score(
-                body, idempotency_key=key, tenant=caller.tenant, admit=lambda count: self._charge(caller, count)
+                body,
+                idempotency_key=key,
+                tenant=caller.tenant,
+                admit=lambda count: self._charge(caller, count),
+                since=began,
             )
         except RateUsedUpError as error:
             return json_response(429, {"detail": str(error)}, {"retry-after": str(error.seconds)})
@@ -74,6 +86,8 @@ class Batch:
     def _told(self, index: int, result: bytes | Exception) -> dict[str, object]:
         if isinstance(result, bytes):
             return {"index": index, "status": 200, "answer": msgspec.Raw(result)}
+        if isinstance(result, OutOfTimeError):
+            return {"index": index, "status": 503, "detail": NOT_REACHED}
         if not isinstance(result, REFUSALS):
             log.error("an application of a batch failed", error=type(result).__name__)
             return {"index": index, "status": 500, "detail": "Internal error"}

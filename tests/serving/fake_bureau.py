@@ -58,6 +58,7 @@ class FakeBureau(ThreadingHTTPServer):
         self.fault = "none"
         self.failures = 0
         self.hanging = 0
+        self.seconds = 0.0  # that each answer takes
         self.report = REPORT if report is None else report
         self.lookups: list[dict[str, Any]] = []
         self.stopping = threading.Event()
@@ -84,6 +85,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.hanging > 0:
             self.server.hanging -= 1
             return self._time_out()
+        time.sleep(self.server.seconds)
         fault = self.server.fault
         if fault.startswith("error "):
             return self._answer(int(fault.removeprefix("error ")), b'{"detail": "no"}')

@@ -1,8 +1,10 @@
 """`POST /api/v1/credit/score/batch`: an answer or an error for each, recorded as if each came alone."""
 
 import asyncio
+import contextlib
 import json
 import shutil
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -248,6 +250,66 @@ def test_a_batch_asks_the_bureau_for_what_its_applications_leave_out(desk: Desk)
     assert (200, 200, 422) == (whole["status"], fetched["status"], wrong["status"])
     assert "APPROVED" == fetched["answer"]["decision"]
     assert ["customer-1"] == [lookup["customer_id"] for lookup in bureau.lookups]
+
+
+def test_a_batch_that_a_slow_bureau_holds_up_goes_on_where_it_stopped(desk: Desk, monkeypatch: pytest.MonkeyPatch):
+    """A thousand lookups may take longer than a request may: nobody is looked up again for it."""
+    monkeypatch.setattr(batches, "BATCH_SECONDS", 0.5)
+    monkeypatch.setattr(batches, "AT_ONCE", 8)
+    monkeypatch.setattr(batches, "RECORDED_AT_ONCE", 8)
+    served = desk.scorer.releases.serving
+    assert served is not None
+    model = type(served.portfolio.application.model_validate_json(json.dumps(desk.example)).credit_history)
+    served.engine.portfolio = replace(served.portfolio, enrichment=Enrichment("credit_history", answer=model))
+    asked = [{name: value for name, value in one.items() if name != "credit_history"} for one in applications(desk)] * 2
+    asked = [{**one, "customer_id": f"c-{place}"} for place, one in enumerate(asked)]
+
+    async def until_all_are_answered() -> list[list[dict[str, Any]]]:
+        desk.scorer.enricher = Enricher(Bureau(bureau.url, 2.0))
+        tries: list[list[dict[str, Any]]] = []
+        while not tries or (len(tries) < 20 and any(one["status"] != 200 for one in tries[-1])):
+            answered = await desk.client.send(
+                "POST", BATCH, json={"applications": asked}, headers={"Idempotency-Key": "k"}
+            )
+            assert 200 == answered.status_code
+            tries.append(answered.json()["results"])
+        return tries
+
+    with running_bureau() as bureau:
+        bureau.seconds = 0.15
+        tries = asyncio.run(until_all_are_answered())
+
+    first, last = tries[0], tries[-1]
+    reached = sum(one["status"] == 200 for one in first)
+    assert 0 < reached < len(asked)
+    assert [200] * reached + [503] * (len(asked) - reached) == [one["status"] for one in first]
+    assert "nothing was decided" in first[-1]["detail"]
+    assert {"APPROVED", "REJECTED", "MANUAL_REVIEW"} >= {one["answer"]["decision"] for one in last}
+    assert not any("ENRICHMENT_UNAVAILABLE" in one["answer"]["reason_codes"] for one in last)
+    assert first[:reached] == last[:reached]
+    assert len(asked) == desk.scorer.log.count()
+    assert len(bureau.lookups) <= len(asked) + 8 * (len(tries) - 1)  # but for those that the end of a try cut off
+
+
+def test_a_batch_whose_turn_does_not_come_is_told_to_come_again(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(batches, "BATCH_SECONDS", 0.3)
+    scorer = batches.BatchScorer(desk.scorer)
+    body = json.dumps({"applications": [desk.example]}).encode()
+
+    async def two() -> list[bytes | Exception]:
+        with contextlib.closing(sqlite3.connect(tmp_path / "decisions.sqlite", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            first = asyncio.create_task(scorer.score(body))
+            await asyncio.sleep(0.1)
+            with pytest.raises(LogBusyError, match="too long"):
+                await scorer.score(body, tenant="other")
+            other.execute("ROLLBACK")
+        return await first
+
+    assert [bytes] == [type(one) for one in asyncio.run(two())]
+    assert 1 == desk.scorer.log.count()
 
 
 def test_nothing_promoted_answers_no_batch(open_desk: Any, releases: Releases):

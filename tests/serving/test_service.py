@@ -45,6 +45,19 @@ class TestOneServer:
         assert (503, body) == ready(server)
         assert 503 == server.client.post(SCORE, json=example).status_code
 
+    def test_of_bentomls_own_routes_only_its_probes_answer(self, server: Server) -> None:
+        """Every other request is ours, and so is the page of metrics, with all that one process counts."""
+        assert [200, 404, 404] == [
+            server.client.get(path).status_code for path in ("/livez", "/schema.json", "/docs.json")
+        ]
+        assert {"detail": "Not Found"} == server.client.get("/schema.json").json()
+
+        page = server.client.get("/metrics").text
+
+        assert 'cde_http_requests_total{method="GET",route="other",status="404"}' in page
+        assert "cde_http_request_seconds_bucket" in page
+        assert "bentoml" not in page
+
     def test_the_first_promotion_is_served_within_two_seconds(
         self, server: Server, bundles: Bundles, example: dict[str, Any]
     ) -> None:
