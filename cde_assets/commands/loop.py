@@ -1,5 +1,7 @@
 """`cde loop`: the whole loop unattended, on a lender of its own."""
 
+import warnings
+
 import typer
 
 from cde_assets.commands.common import choose
@@ -14,6 +16,7 @@ def loop() -> None:
 
     It runs on a lender of its own in $CDE_HOME/loop, which it empties first, with a real service and Dagster's daemon.
     """
+    warnings.filterwarnings("ignore")  # deprecations inside libraries are no news to a lender
     settings = choose(None)
     from cde_assets.loop.running import run_loop
 

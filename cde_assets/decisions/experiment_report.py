@@ -15,7 +15,7 @@ from cde_checks.judgement import latest_metadata
 from cde_domain.decisions.experiments.report import ExperimentReport, experiment_report_of
 from cde_domain.decisions.experiments.service import Counters
 from cde_domain.decisions.experiments.verdict import Verdict
-from cde_domain.decisions.recorded import labelled, read_decisions, read_outcomes
+from cde_domain.decisions.recorded import labelled, last_recorded, read_decisions, read_outcomes
 from cde_domain.digests import json_bytes
 from cde_resources.portfolio import PortfolioResource
 from cde_resources.releases import ReleasesResource
@@ -25,7 +25,7 @@ NONE = "none"
 
 
 class ExperimentReportConfig(dg.Config):
-    """`as_of` is the last day whose decisions count, in ISO 8601; by default the last one that is over."""
+    """`as_of` is the last day whose decisions count, in ISO 8601; by default the last one that is over and recorded."""
 
     as_of: str | None = None
 
@@ -45,7 +45,7 @@ def experiment_report(
     share the error that the portfolio allows, and what was found is about the last signed entry of the experiment.
     """
     now = portfolio.now()
-    as_of = date.fromisoformat(config.as_of) if config.as_of else now.astimezone(UTC).date() - timedelta(days=1)
+    as_of = date.fromisoformat(config.as_of) if config.as_of else last_recorded(portfolio.home, now.date())
     store = releases.store()
     terms = terms_of(store.experiments.entries(), store.ledger.entries())
     said: dict[str, Any] = {"as_of": str(as_of), "alarm": False, "alarms": [], "judged": False, "decisions": 0}

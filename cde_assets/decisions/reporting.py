@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from cde_domain.decisions.drift import feature_references
-from cde_domain.decisions.recorded import feature_matrix_of, read_decisions
+from cde_domain.decisions.recorded import feature_matrix_of, last_recorded, read_decisions
 from cde_domain.decisions.reference import Reference
 from cde_domain.digests import write_json
 from cde_domain.model.scoring_model import model_digest
@@ -28,7 +28,7 @@ KEPT_PAGES = 90  # HTML of some megabytes each; the JSON of every report is kept
 
 
 class AsOf(dg.Config):
-    """The last day that a report looks at, in ISO form; the last one that is over unless it is given."""
+    """The last day that a report looks at, in ISO form; the last one that is over and recorded unless it is given."""
 
     as_of: str | None = None
 
@@ -40,7 +40,7 @@ class AsOf(dg.Config):
             dagster.Failure: it is no date.
         """
         if self.as_of is None:
-            return portfolio.now().date() - timedelta(days=1)
+            return last_recorded(portfolio.home, portfolio.now().date())
         try:
             return date.fromisoformat(self.as_of)
         except ValueError as error:

@@ -35,7 +35,7 @@ PORTFOLIO = replace(
     tuning_budget=1,
     alternatives=20,
     boosting={{**SHIPPED.boosting, "rounds": 150, "learning_rate": 0.06}},
-    # A model of 3,000 loans ranks less well than one of 15,000, and what drift does to it is for the drift report to say.
+    # A model of 3,000 loans ranks less well than one of 15,000; what drift does to it is for the drift report to say.
     alarms=replace(SHIPPED.alarms, window_days=7, min_auc=0.6, min_accuracy=0.6, max_auc_drop=0.3, max_brier_rise=0.2),
     # Two days and some thousand customers a step; wider guardrails need fewer customers to be ruled out.
     experiment=ExperimentRules(
@@ -99,6 +99,7 @@ class LoopLender:
             "CDE_CLOCK_FILE": str(self.clock_file),
             "CDE_PORT": str(port),
             "CDE_AUTH": "on",
+            "PYTHONWARNINGS": "ignore",  # deprecations inside libraries are no news to a lender
             "PYTHONPATH": os.pathsep.join(path),
         }
 

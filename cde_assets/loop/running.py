@@ -45,11 +45,12 @@ def run_loop(settings: Settings) -> int:
 
 def missing(facts: dict[str, Any]) -> list[str]:
     """What should have happened by the facts of a story, and did not."""
+    before = facts.get("champion_before")
     expected = {
         "drift was noticed": "drift_noticed" in facts,
         f"the drift sensor fired once, not {facts['fires']} times": facts["fires"] == 1,
         f"the experiment ramped 5, 25, 50, 100 %, not {facts.get('ramp')}": facts.get("ramp") == [0.05, 0.25, 0.5, 1.0],
-        "the challenger became champion": facts.get("champion") not in (None, facts.get("champion_before")),
+        "the challenger became champion": facts.get("champion") == facts.get("challenger", "none") != before,
         "the harmful change was stopped": "stopped_by" in facts,
     }
     return [what for what, happened in expected.items() if not happened]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Self
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -81,7 +82,9 @@ class Session:
         started = time.monotonic()
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         try:
-            with self._key(days) as key, Progress(*columns, transient=True) as progress:
+            console = Console()
+            shown = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+            with self._key(days) as key, shown as progress:
                 asyncio.run(self._play(days, rate, key, progress))
         finally:
             self.seconds += time.monotonic() - started

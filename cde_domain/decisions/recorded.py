@@ -90,6 +90,17 @@ def read_outcomes(home: Path, first: date, last: date) -> pd.DataFrame:
     return _read((outcomes_file(home, day) for day in days(first, last)), OUTCOMES)
 
 
+def last_recorded(home: Path, before: date) -> date:
+    """
+    The last day before another that was read from the log; the day before where none was.
+
+    While days pass and are recorded in turn, a report about yesterday would look at days that are not there yet.
+    """
+    names = (file.stem for file in (home / "decisions" / "recorded").glob("[0-9]*.parquet"))
+    recorded = [day for name in names if (day := date.fromisoformat(name)) < before]
+    return max(recorded, default=before - timedelta(days=1))
+
+
 def days(first: date, last: date) -> list[date]:
     """All days from one to another, both included."""
     return [first + timedelta(days=number) for number in range((last - first).days + 1)]
