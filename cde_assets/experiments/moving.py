@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from cde_assets.experiments.truth import Due, Nothing, due
-from cde_checks.judgement import latest_metadata
+from cde_checks.judgement import metadata_of
 from cde_domain.portfolio import Portfolio
 from cde_resources.releases import ReleasesResource
 from cde_serving.experiments import ExperimentConflictError, ExperimentEntry
@@ -27,19 +27,23 @@ CLOCKED_TICK_SECONDS = 5  # months pass in minutes where a file tells the time
 
 def due_now(instance: dg.DagsterInstance, lending: Portfolio, releases: ReleasesResource) -> Due | Nothing:
     """
-    What is due, by the signed logs and the latest report.
+    What is due, by the signed logs and the latest report that a run made: anybody can tell Dagster of one by hand.
 
     Raises:
         ExperimentError, LedgerError: a log is damaged; nothing is done then.
     """
     store = releases.store()
-    reports = latest_metadata(instance, dg.AssetKey([lending.name, REPORT]), limit=1)
     return due(
         store.experiments.entries(),
         store.ledger.entries(),
-        reports[0] if reports else {},
+        _latest_report(instance, dg.AssetKey([lending.name, REPORT])),
         automatic=lending.promotion == "automatic",
     )
+
+
+def _latest_report(instance: dg.DagsterInstance, key: dg.AssetKey) -> Mapping[str, Any]:
+    records = instance.fetch_materializations(key, limit=1).records
+    return metadata_of(instance, key, records[0].storage_id) if records and records[0].run_id else {}
 
 
 def move(action: Due, releases: ReleasesResource, *, by: str) -> ExperimentEntry:

@@ -22,6 +22,7 @@ from tests.serving.helpers import EVIDENCE, NOON, Releases, releases_in
 from tests.support import TinyLoans
 
 CHAMPION, CHALLENGER = "a" * 64, "b" * 64
+REPORT = dg.AssetKey([NAME, "experiment_report"])
 
 
 class Desk:
@@ -63,8 +64,12 @@ class Desk:
         """What an experiment_report about the last entry says."""
         last = self.entries[-1]
         said = {"experiment": last.experiment, "entry": last.sequence, "verdict": verdict, "said": "so it is", **more}
-        event = dg.AssetMaterialization(dg.AssetKey([NAME, "experiment_report"]), metadata=said)
-        self.instance.report_runless_asset_event(event)
+
+        @dg.asset(key=REPORT)
+        def experiment_report() -> dg.MaterializeResult:
+            return dg.MaterializeResult(metadata=said)
+
+        dg.materialize([experiment_report], instance=self.instance)
 
     @property
     def entries(self) -> tuple[ExperimentEntry, ...]:
@@ -145,6 +150,16 @@ def test_without_a_report_or_with_an_older_one_nothing_moves(desk: Desk):
     assert "waits for a report about its weight of 10%" in str(desk.tick().skip_message)
     desk.carry_out()
     assert weights(desk) == [0.05, 0.1]
+
+
+def test_a_report_that_somebody_told_dagster_of_moves_nothing(desk: Desk):
+    """The UI lets anybody report a materialisation; only what a run made is a report."""
+    said = {"experiment": "autumn", "entry": 1, "verdict": "ramp", "said": "trust me", "next_weight": 1.0}
+    desk.instance.report_runless_asset_event(dg.AssetMaterialization(REPORT, metadata=said))
+
+    assert isinstance(desk.tick(), dg.SkipReason)
+    desk.carry_out()
+    assert weights(desk) == [0.05]
 
 
 def test_a_report_that_holds_moves_nothing(desk: Desk):

@@ -59,14 +59,17 @@ def test_an_equal_challenger_grows_to_all_customers_and_is_promoted(lending: Por
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_experiments_without_harm_are_hardly_ever_stopped(lending: Portfolio):
     """Looked at every day, while the approval rate of both falls: alpha for all guardrails together is 5 %."""
     stopped = 0
-    for seed in range(60):
-        _, report = run_its_course(lending, Model(), seed=seed, customers_a_day=300, drift=lambda d: -d / 60)
+    for seed in range(12):
+        _, report = run_its_course(
+            lending, Model(), seed=seed, customers_a_day=200, most_days=15, drift=lambda d: -d / 60
+        )
         stopped += report.judgement is not None and report.judgement.verdict is Verdict.STOP
 
-    assert stopped <= 3
+    assert stopped <= 2
 
 
 @pytest.mark.parametrize(
