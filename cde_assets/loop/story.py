@@ -81,7 +81,9 @@ class Story:
         self._play(WEEK, RATE, drift=0.0, what="applicants like those of the loan book")
         report = self._monitored("drift_report")
         if report.alarms:
-            raise LoopError(f"the drift report of an ordinary week raised an alarm: {report.alarms[0]}")
+            raise LoopError(
+                f"the drift report of an ordinary week raised an alarm: {next(iter(report.alarms.values()))}"
+            )
 
     def _drift_appears(self) -> None:
         began = self._today
