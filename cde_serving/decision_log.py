@@ -14,7 +14,7 @@ from cde_serving.records.record import ErasedError, Event, Record
 from cde_serving.records.schema import vault
 from cde_serving.records.store import RecordStore
 from cde_serving.records.vault import MasterKey, VaultError
-from cde_serving.records.writer import KeyInProgressError, LogBusyError, Writer
+from cde_serving.records.writer import Earlier, KeyInProgressError, LogBusyError, Writer
 from cde_serving.settings import Settings
 from cde_serving.signing import SignatureError, open_signing_key
 
@@ -90,7 +90,8 @@ class DecisionLog:
     @property
     def problem(self) -> str | None:
         """Why decisions cannot be recorded or sealed at the moment."""
-        return self.writer.problem or self.writer.sealing_problem
+        ended = "the writer has ended" if self.writer.has_ended else None
+        return ended or self.writer.problem or self.writer.sealing_problem
 
     async def record(self, record: Record) -> bytes:
         """
@@ -105,7 +106,13 @@ class DecisionLog:
             KeyReusedError: the idempotency key was used for another request.
             ErasedError: it was used for a customer whose data was erased since.
         """
-        earlier = await self.writer.write(record)
+        try:
+            earlier = await self.writer.write(record)
+        except KeyInProgressError:  # perhaps by one who asks again, too
+            known = await asyncio.to_thread(self.store.find, record.idempotency_key or "", record.tenant)
+            if known is None:
+                raise
+            earlier = Earlier(known.record_id, known.fingerprint)
         if earlier is None:
             return record.payload.answer
         if earlier.fingerprint != record.fingerprint:
@@ -127,9 +134,15 @@ class DecisionLog:
             UnknownDecisionError: the tenant has no such decision.
             LogBusyError, LogUnavailableError, KeyInProgressError, KeyReusedError, ErasedError: as `record`.
         """
-        if await self.writer.write(entry) is None:
-            return entry.answer
+        in_progress: KeyInProgressError | None = None
+        try:
+            if await self.writer.write(entry) is None:
+                return entry.answer
+        except KeyInProgressError as error:  # perhaps by one who asks again, too
+            in_progress = error
         known = await asyncio.to_thread(self.follow_ups.find, entry.idempotency_key or "", entry.tenant)
+        if known is None and in_progress is not None:
+            raise in_progress
         if known is None or known[1] != entry.fingerprint:
             raise KeyReusedError
         return known[0]
@@ -146,9 +159,12 @@ class DecisionLog:
             KeyInProgressError: it is being answered.
             ErasedError, VaultError: as `get`.
         """
-        if self.writer.in_progress(self.master.token("idempotency key", tenant, idempotency_key)):
+        # Asked before the database, so that what is committed in between is found there.
+        in_progress = self.writer.in_progress(self.master.token("idempotency key", tenant, idempotency_key))
+        known = self.store.find(idempotency_key, tenant)
+        if known is None and in_progress:
             raise KeyInProgressError
-        return self.store.find(idempotency_key, tenant)
+        return known
 
     def fingerprint(self, body: bytes, tenant: str) -> str:
         """What a request body is known by beside an idempotency key."""

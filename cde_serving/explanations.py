@@ -19,6 +19,7 @@ from cde_domain.lime_surrogate import SAMPLES, lime_surrogate
 from cde_domain.release import Bundle
 from cde_serving.answers import Answer, Explanation
 from cde_serving.records.replay import matrix_of
+from cde_serving.warming import warm_lime
 
 MOST_WAITING = 32
 FINDERS = 4
@@ -92,6 +93,10 @@ class Explainer:
         self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="explainer")
         self._waiting = 0
         self._finders: OrderedDict[str, RecourseFinder] = OrderedDict()
+
+    def warm(self) -> None:
+        """Load what explains while the service answers already; who asks for an explanation meanwhile waits for it."""
+        self._threads.submit(warm_lime)
 
     async def explain(
         self,

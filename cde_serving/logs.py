@@ -1,5 +1,6 @@
 """The service's own log: one JSON object a line on standard output, without personal values."""
 
+import contextlib
 import logging
 import sys
 import traceback
@@ -15,6 +16,21 @@ BENTOML_HANDLER = "tracehandler"  # where the servers that `bentoml serve` start
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
+class Lines:
+    """
+    Writes lines to standard output; a line that cannot be written is lost.
+
+    Whoever logs is often just handling a failure, and a full disk or a reader that has gone must not add another.
+    """
+
+    def msg(self, message: str) -> None:
+        """Write one line."""
+        with contextlib.suppress(OSError, ValueError):  # ValueError: it is closed
+            print(message, file=sys.stdout, flush=True)  # noqa: T201  # one call: lines of two threads do not mix
+
+    debug = info = warning = error = critical = msg
+
+
 def configure_logging(level: str) -> None:
     """Write structlog events of at least this level, and what libraries log, as JSON lines."""
     structlog.configure(
@@ -25,7 +41,7 @@ def configure_logging(level: str) -> None:
             lambda _, __, event: _encode(event).decode(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(),
+        logger_factory=lambda *_: Lines(),
         cache_logger_on_first_use=True,
     )
     take_over_servers_log()

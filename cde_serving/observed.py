@@ -31,7 +31,7 @@ log = structlog.get_logger()
 
 class Observed:
     """
-    An app whose requests are named, counted, timed and logged; the outermost one.
+    An app whose requests are named, counted, timed and logged; the outermost layer of ours.
 
     A request is told by the pattern of its route, never by its path, which may hold a person's id. With `access_log`
     "problems" a line is written for what failed or was slow. An exception that was answered with 500 ends here.

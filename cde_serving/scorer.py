@@ -10,11 +10,12 @@ import msgspec
 
 from cde_domain.clock import Clock, utc_now
 from cde_domain.decisions.engine import Decision
+from cde_domain.decisions.review import reviewed
 from cde_domain.decisions.variants import Variant
 from cde_domain.release import Bundle
 from cde_serving.access.key_ring import KeyRing
 from cde_serving.access.rates import Rates
-from cde_serving.answers import answer_to, record_of
+from cde_serving.answers import Answer, answer_to, record_of
 from cde_serving.applications import InvalidApplicationError, canonical, parse_application
 from cde_serving.deciding import Decider
 from cde_serving.decision_log import DecisionLog, KeyReusedError
@@ -207,10 +208,11 @@ class Scorer:
         """Record a decision; returns what to answer, as `DecisionLog.record`."""
         intake, bundle = chosen.intake, chosen.bundle
         customer_id = intake.application.customer_id
-        answer = answer_to(customer_id, record_id_at(applied_at), applied_at, decision, bundle, chosen.variant)
-        if explain is not Explain.PLAIN:
-            explanation = await self.explainer.explain(explain, bundle, intake.application, answer, decision.features)
-            answer = msgspec.structs.replace(answer, explanation=explanation)
+        answer = await self._explained(explain, chosen, decision, applied_at)
+        still = reviewed(decision, stopped=self.switch.stopped)  # an explanation may have taken longer than a stop may
+        if still is not decision:
+            decision = still
+            answer = await self._explained(explain, chosen, decision, applied_at)
         payload = Payload(
             customer_id=customer_id,
             request=intake.request,
@@ -249,6 +251,17 @@ class Scorer:
                 )
             )
         return recorded
+
+    async def _explained(self, explain: Explain, chosen: Chosen, decision: Decision, applied_at: datetime) -> Answer:
+        """The answer that a decision comes to, explained as far as was asked."""
+        application, bundle = chosen.intake.application, chosen.bundle
+        answer = answer_to(
+            application.customer_id, record_id_at(applied_at), applied_at, decision, bundle, chosen.variant
+        )
+        if explain is Explain.PLAIN:
+            return answer
+        explanation = await self.explainer.explain(explain, bundle, application, answer, decision.features)
+        return msgspec.structs.replace(answer, explanation=explanation)
 
     def _is_stopped(self) -> float:
         return float(self.switch.stopped)

@@ -138,6 +138,8 @@ class CreditDecisionService:
         # What is loaded now stays: full collections that walk it were the slowest answers.
         gc.collect()
         gc.freeze()
+        if settings.warm_explanations == "on":
+            self._scorer.explainer.warm()
 
     @bentoml.on_shutdown
     async def close(self) -> None:

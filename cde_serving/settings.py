@@ -37,6 +37,7 @@ class Settings(BaseSettings):
     rate_limit: str = "10000/second"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     access_log: Literal["problems", "all", "off"] = "problems"
+    warm_explanations: Literal["on", "off"] = "on"
     signing_key: Path | None = None
     verify_key: Path | None = None
     approver_keys: Path | None = None

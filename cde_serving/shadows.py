@@ -19,6 +19,7 @@ from cde_serving.answers import answer_to, record_of
 from cde_serving.applications import InvalidApplicationError, parse_application
 from cde_serving.deciding import decide
 from cde_serving.decision_log import DecisionLog, Record
+from cde_serving.intake import Intake
 from cde_serving.records.names import record_id_at
 from cde_serving.records.record import Payload
 from cde_serving.records.versions import VersionsOf
@@ -121,7 +122,7 @@ class Shadows:
 
     def _decided(self, seen: Seen, bundle: Bundle) -> Record:
         application, request = parse_application(bundle.portfolio.application, seen.request)
-        decision = decide(bundle, application, seen.applied_at.date(), fault=seen.fault)
+        decision = decide(bundle, Intake(application, request, fault=seen.fault), seen.applied_at.date())
         record_id = record_id_at(seen.applied_at)
         answer = answer_to(
             application.customer_id, record_id, seen.applied_at, decision, bundle, variant=Variant.SHADOW

@@ -73,7 +73,7 @@ def traffic(
             }
         )
     frame = pd.DataFrame(rows)
-    frame["applied_at"] = pd.to_datetime(frame["applied_at"], utc=True)
+    frame["applied_at"] = pd.to_datetime(frame["applied_at"], utc=True).dt.as_unit("us")
     return frame
 
 

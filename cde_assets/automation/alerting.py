@@ -4,7 +4,7 @@ import dagster as dg
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.scheduler.instigation import InstigatorStatus
 
-from cde_assets.automation.finished_runs import Cursor, Ended, ended_runs, evaluations_in, read_cursor
+from cde_assets.automation.finished_runs import Cursor, ended_runs, evaluations_in, read_cursor
 from cde_assets.automation.links import asset_link, run_link
 from cde_assets.automation.reports import DRIFT, ESTIMATED, LIVE, metadata_of
 from cde_assets.automation.training_runs import TRAINING_JOB
@@ -28,7 +28,6 @@ def failures_alert(watcher: Watcher) -> dg.SensorDefinition:
         for run in ended:
             alert = failure_alert(watcher, context.instance, run)
             told += alert is not None and watcher.alerter.send(alert)
-            cursor = cursor.after(run)
         return _result(watcher, cursor, f"{told} failed runs told.")
 
     return watcher.sensor("failures_alert", evaluate, description="Tells people of every run that failed.")
@@ -41,10 +40,9 @@ def failed_checks_alert(watcher: Watcher) -> dg.SensorDefinition:
         ended, cursor = ended_runs(context.instance, read_cursor(context.cursor), ENDED, watcher.name)
         told = 0
         for run in ended:
-            for evaluation in evaluations_in(context.instance, run.run.run_id):
+            for evaluation in evaluations_in(context.instance, run.run_id):
                 if not evaluation.passed and not _is_told_elsewhere(context, watcher, run, evaluation):
-                    told += watcher.alerter.send(check_alert(watcher, run, evaluation))
-            cursor = cursor.after(run)
+                    told += watcher.alerter.send(check_alert(watcher, evaluation))
         return _result(watcher, cursor, f"{told} failed checks told.")
 
     return watcher.sensor(
@@ -58,9 +56,8 @@ def _result(watcher: Watcher, cursor: Cursor, said: str) -> dg.SensorResult:
     return dg.SensorResult(skip_reason=" ".join([said, *watcher.alerter.retry()]), cursor=cursor.model_dump_json())
 
 
-def failure_alert(watcher: Watcher, instance: dg.DagsterInstance, ended: Ended) -> Alert | None:
+def failure_alert(watcher: Watcher, instance: dg.DagsterInstance, run: dg.DagsterRun) -> Alert | None:
     """What is told of a failed run; None if blocking checks alone stopped it, which are told of by themselves."""
-    run = ended.run
     events = [
         record.event_log_entry.dagster_event
         for record in instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records
@@ -88,7 +85,7 @@ def _done_after(run: dg.DagsterRun) -> str:
     return again + champion
 
 
-def check_alert(watcher: Watcher, ended: Ended, evaluation: dg.AssetCheckEvaluation) -> Alert:
+def check_alert(watcher: Watcher, evaluation: dg.AssetCheckEvaluation) -> Alert:
     """What is told of a failed check."""
     asset = evaluation.asset_key.path[-1]
     stops = evaluation.blocking and evaluation.severity is dg.AssetCheckSeverity.ERROR
@@ -108,14 +105,14 @@ def check_alert(watcher: Watcher, ended: Ended, evaluation: dg.AssetCheckEvaluat
 
 
 def _is_told_elsewhere(
-    context: dg.SensorEvaluationContext, watcher: Watcher, ended: Ended, evaluation: dg.AssetCheckEvaluation
+    context: dg.SensorEvaluationContext, watcher: Watcher, run: dg.DagsterRun, evaluation: dg.AssetCheckEvaluation
 ) -> bool:
     """Whether a retraining sensor that is on tells of the same alarm, together with what was done about it."""
     asset = evaluation.asset_key.path[-1]
     if asset not in TOLD_BY or _is_switched_off(context, watcher, TOLD_BY[asset]):
         return False
     records = context.instance.get_records_for_run(
-        ended.run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION
+        run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION
     ).records
     return any(record.asset_key == evaluation.asset_key and metadata_of(record)["alarm"] is True for record in records)
 

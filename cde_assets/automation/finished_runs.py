@@ -1,7 +1,6 @@
 """Runs that ended, each looked at once, whatever happens to the daemon in between."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -21,20 +20,6 @@ class Cursor(BaseModel):
 
     seen: dict[str, int] = {}
 
-    def after(self, event: "Ended") -> "Cursor":
-        """The cursor once an event was looked at."""
-        return Cursor(seen={**self.seen, event.kind.value: event.number})
-
-
-@dataclass(frozen=True)
-class Ended:
-    """The end of a run: which kind of end, the number of its event, the event and the run."""
-
-    kind: dg.DagsterEventType
-    number: int
-    event: dg.DagsterEvent
-    run: dg.DagsterRun
-
 
 def read_cursor(text: str | None) -> Cursor:
     """The cursor in a text; none yet is an empty one."""
@@ -43,26 +28,23 @@ def read_cursor(text: str | None) -> Cursor:
 
 def ended_runs(
     instance: dg.DagsterInstance, cursor: Cursor, kinds: Sequence[dg.DagsterEventType], portfolio: str
-) -> tuple[list[Ended], Cursor]:
+) -> tuple[list[dg.DagsterRun], Cursor]:
     """
-    Some runs of a portfolio that ended since the cursor, oldest first of each kind, and the cursor behind the others.
+    Some runs of a portfolio that ended since the cursor, oldest first of each kind, and the cursor behind them.
 
-    The first look goes back a day. The cursor that is returned has not passed the runs that are returned.
+    The first look goes back a day.
     """
-    ended: list[Ended] = []
+    ended: list[dg.DagsterRun] = []
+    seen = dict(cursor.seen)
     for kind in kinds:
-        mine = []
-        if kind.value not in cursor.seen:
-            cursor = Cursor(seen={**cursor.seen, kind.value: _a_day_ago(instance, kind)})
-        for record in _events(instance, kind, cursor.seen[kind.value]):
+        if kind.value not in seen:
+            seen[kind.value] = _a_day_ago(instance, kind)
+        for record in _events(instance, kind, seen[kind.value]):
+            seen[kind.value] = record.storage_id
             run = instance.get_run_by_id(record.run_id)
-            event = record.event_log_entry.dagster_event
-            if run is not None and event is not None and is_of(run, portfolio):
-                mine.append(Ended(kind, record.storage_id, event, run))
-            elif not mine:
-                cursor = Cursor(seen={**cursor.seen, kind.value: record.storage_id})
-        ended += mine
-    return ended, cursor
+            if run is not None and is_of(run, portfolio):
+                ended.append(run)
+    return ended, Cursor(seen=seen)
 
 
 def _events(instance: dg.DagsterInstance, kind: Any, seen: int) -> Sequence[dg.EventLogRecord]:

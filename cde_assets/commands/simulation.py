@@ -22,7 +22,7 @@ DAY = ["%Y-%m-%d"]
 @app.command("simulate-policy")
 def simulate_policy(
     policy: Annotated[
-        Path | None, typer.Argument(metavar="[NEW.yaml]", exists=True, dir_okay=False, help="The other policy.")
+        Path | None, typer.Argument(metavar="NEW.yaml", exists=True, dir_okay=False, help="The other policy.")
     ] = None,
     first: Annotated[
         datetime | None, typer.Option("--from", formats=DAY, help="The first day; 30 days are looked at by default.")

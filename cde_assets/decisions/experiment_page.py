@@ -14,15 +14,19 @@ TEMPLATE = "experiment_report.html.jinja"
 WORST = 15  # parts of the population that are drawn
 
 
-def page_of(report: Mapping[str, Any]) -> str:
+def drawn(report: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """The pictures as PNG in base64, with their titles."""
+    return {name: (title, png_base64(figure, dpi=80)) for name, (title, figure) in pictures_of(report).items()}
+
+
+def page_of(report: Mapping[str, Any], pictures: Mapping[str, tuple[str, str]]) -> str:
     """One self-contained page."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["number"] = lambda value: "" if value is None else f"{value:.4g}"
     environment.filters["interval"] = lambda value: "" if value is None else f"{value[0]:.3f} to {value[1]:.3f}"
-    drawn = {name: (title, png_base64(figure, dpi=100)) for name, (title, figure) in pictures_of(report).items()}
-    return environment.get_template(TEMPLATE).render(report=report, pictures=drawn)
+    return environment.get_template(TEMPLATE).render(report=report, pictures=pictures)
 
 
 def pictures_of(report: Mapping[str, Any]) -> dict[str, tuple[str, Figure]]:

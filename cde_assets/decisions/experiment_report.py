@@ -64,7 +64,7 @@ def experiment_report(
         counters=counted,
         now=min(now, datetime.combine(as_of + timedelta(days=1), time(), UTC)),
     )
-    written = _written(portfolio.home, as_of, report)
+    written, pictures = _written(portfolio.home, as_of, report)
     told = alarms_of(report)
     return dg.MaterializeResult(
         metadata={
@@ -76,7 +76,7 @@ def experiment_report(
             **_verdict(report),
             **_numbers(report),
             **_tables(report),
-            **_pictures(report),
+            **pictures,
             **({"counters": asdict(counters), "counted": asdict(counted)} if counters and counted else {}),
             "service": "asked" if counters else "not up, so that errors and latency were skipped",
             "page": dg.MetadataValue.url(written["html"].as_uri()),
@@ -115,19 +115,24 @@ def _counted(
     return counters, counted
 
 
-def _written(home: Path, as_of: date, report: ExperimentReport) -> dict[str, Path]:
-    from cde_assets.decisions.experiment_page import page_of  # jinja2 and matplotlib
+def _written(home: Path, as_of: date, report: ExperimentReport) -> tuple[dict[str, Path], dict[str, Any]]:
+    """The report's files, replaced as a whole, and its pictures for the UI."""
+    from cde_assets.decisions.experiment_page import drawn, page_of  # jinja2 and matplotlib
 
     folder = home / "decisions" / "reports" / "experiment_report"
     folder.mkdir(parents=True, exist_ok=True)
     value = {"as_of": str(as_of), **report.as_json()}
-    written = {}
-    for form, content in (("json", json_bytes(value)), ("html", page_of(value).encode())):
+    pictures, written = drawn(value), {}
+    for form, content in (("json", json_bytes(value)), ("html", page_of(value, pictures).encode())):
         written[form] = folder / f"{as_of}.{form}"
         beside = folder / f".{as_of}.{form}"
         beside.write_bytes(content)
         beside.replace(written[form])
-    return written
+    shown = {
+        name: dg.MetadataValue.md(f"![{title}](data:image/png;base64,{image})")
+        for name, (title, image) in pictures.items()
+    }
+    return written, shown
 
 
 def _verdict(report: ExperimentReport) -> dict[str, Any]:
@@ -162,10 +167,3 @@ def _tables(report: ExperimentReport) -> dict[str, Any]:
         ],
     }
     return {name: table(rows) for name, rows in tables.items() if rows}
-
-
-def _pictures(report: ExperimentReport) -> dict[str, Any]:
-    from cde_assets.decisions.experiment_page import pictures_of
-    from cde_assets.metadata import picture
-
-    return {name: picture(figure, title) for name, (title, figure) in pictures_of(report.as_json()).items()}

@@ -31,6 +31,8 @@ STILL_SECONDS = 3.0
 
 Evaluated = TypeVar("Evaluated")
 
+WILL_RETRY, RETRIED_AS = "dagster/will_retry", "dagster/auto_retry_run_id"
+
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -159,8 +161,8 @@ def _due(instance: dg.DagsterInstance, watch: Watch) -> dg.RunRequest | dg.SkipR
             due = days_to_record(log.engine, watch.home, watch.portfolio.name, today)
     except LogUnavailableError as error:
         return dg.SkipReason(str(error))
-    if run := _run(instance, watch, MONITOR_JOB, UNFINISHED):
-        return dg.SkipReason(f"run {run.run_id[:8]} is at it")
+    if busy := _busy(instance, watch, MONITOR_JOB):
+        return dg.SkipReason(busy)
     latest = _run(instance, watch, MONITOR_JOB, FINISHED)
     if not due and (latest is None or latest.is_success):
         return dg.SkipReason(f"every day until {today - timedelta(days=1)} is recorded and reported on")
@@ -182,9 +184,8 @@ def matured_outcomes(watch: Watch) -> Callable[[dg.SensorEvaluationContext], dg.
             return dg.SkipReason(str(error))
         if not changed:
             return dg.SkipReason("nothing more is known of the loans of mature days")
-        for job in (MONITOR_JOB, FOLLOW_JOB):
-            if run := _run(context.instance, watch, job, UNFINISHED):
-                return dg.SkipReason(f"run {run.run_id[:8]} writes recorded days")
+        if busy := _busy(context.instance, watch, MONITOR_JOB) or _busy(context.instance, watch, FOLLOW_JOB):
+            return dg.SkipReason(busy)
         # A state is asked for once a day: what failed on it would fail again.
         state = json_digest({day.isoformat(): known for day, known in changed.items()} | {"day": str(now.date())})
         asked = json.loads(context.cursor) if context.cursor else {}
@@ -206,6 +207,16 @@ def _changed(watch: Watch, today: date) -> Mapping[date, str]:
         except LoanBookError:  # the run says what is wrong with it, once for each state of the files
             return {today - timedelta(days=1): json_digest(str(seen_files(watch.home)))}
         return days_to_follow(log.engine, watch.home, watch.portfolio.name, labels, today, matures)
+
+
+def _busy(instance: dg.DagsterInstance, watch: Watch, job: str) -> str | None:
+    """Which run of a job is not over yet: a run whose process was killed is started once more by Dagster itself."""
+    if run := _run(instance, watch, job, UNFINISHED):
+        return f"run {run.run_id[:8]} is at it"
+    newest = _run(instance, watch, job, [*UNFINISHED, *FINISHED])
+    if newest and newest.is_failure and newest.tags.get(WILL_RETRY) == "true" and RETRIED_AS not in newest.tags:
+        return f"run {newest.run_id[:8]} was lost and is about to be started once more"
+    return None
 
 
 def _range(first: date, last: date) -> dict[str, str]:

@@ -20,7 +20,7 @@ def shifts(rows: Sequence[Mapping[str, Any]], most: int = 25) -> Figure:
     axes.plot([row["limit"] for row in shown], places, "|", color=NEUTRAL, markersize=11, label="limit")
     axes.set_yticks(places, [row["name"] for row in shown], fontsize=8)
     axes.set(xlabel="population stability index", title="Against the training population")
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="lower right")
     return figure
 
 

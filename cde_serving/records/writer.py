@@ -119,6 +119,11 @@ class Writer:
             first = self._committing[:1] or list(self._queue.queue)[:1]
         return first[0].since if first and first[0] is not None else None
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing is recorded any more, be it that the writer was closed or that its thread died."""
+        return not self._thread.is_alive()
+
     def in_progress(self, idempotency: str) -> bool:
         """Whether a request with this token waits to be recorded."""
         return idempotency in self._in_progress
@@ -160,6 +165,8 @@ class Writer:
         with self._entrance:
             if self._closed:
                 raise LogUnavailableError("the decision log is closed")
+            if self.has_ended:
+                raise LogUnavailableError("the decision log's writer has ended")
             try:
                 self._queue.put_nowait(waiting)
             except queue.Full:
@@ -331,7 +338,9 @@ class Writer:
                 self._seal(self._head, closed=last)
             except OSError as error:
                 self._sealed_at = time.monotonic()  # not again at once
-                self.sealing_problem = self._report(error, "checkpoints cannot be written", self.sealing_problem)
+                known, self.sealing_problem = self.sealing_problem, _kind(error)
+                if known is None:
+                    log.error("checkpoints cannot be written", error=self.sealing_problem)
             else:
                 self.sealing_problem = None
 
@@ -341,15 +350,10 @@ class Writer:
         self._sealed_at = time.monotonic()
 
     def _fail(self, batch: list[_Waiting], error: Exception) -> None:
-        self.problem = self._report(error, "decisions cannot be recorded", self.problem)
-        self._answer(batch, LogUnavailableError("the decision could not be recorded"))
-
-    def _report(self, error: Exception, what: str, known: str | None) -> str:
-        # The driver's message quotes the values of the row: only the kind of error may be written anywhere.
-        cause = getattr(error, "orig", None) or error
+        known, self.problem = self.problem, _kind(error)
+        self._answer(batch, LogUnavailableError("the decision could not be recorded"))  # first: they wait
         if known is None:
-            log.error(what, error=type(cause).__name__)
-        return type(cause).__name__
+            log.error("decisions cannot be recorded", error=self.problem)
 
     def _answer(self, batch: list[_Waiting], results: list[Result] | Exception) -> None:
         """Wake the waiting requests, once for each event loop."""
@@ -361,6 +365,11 @@ class Writer:
         for loop, answers in by_loop.items():
             with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
                 loop.call_soon_threadsafe(_resolve, answers)
+
+
+def _kind(error: Exception) -> str:
+    """What may be written of an error: its message quotes the values of a row."""
+    return type(getattr(error, "orig", None) or error).__name__  # as the driver raised it
 
 
 def _resolve(answers: Iterable[tuple[asyncio.Future, Result]]) -> None:

@@ -46,9 +46,9 @@ def done(branch: Branch) -> None:
     assert branch.monitor(*days(asked(branch))).success
 
 
-def a_run(branch: Branch, status: dg.DagsterRunStatus) -> None:
+def a_run(branch: Branch, status: dg.DagsterRunStatus, **more: str) -> None:
     """A run of the job over some days that stands like this."""
-    tags = {FIRST: "2026-03-02", LAST: "2026-03-04", "portfolio": NAME}
+    tags = {FIRST: "2026-03-02", LAST: "2026-03-04", "portfolio": NAME, **more}
     branch.instance.create_run_for_job(branch.definitions.resolve_job_def(MONITOR_JOB), status=status, tags=tags)
 
 
@@ -170,6 +170,17 @@ def test_what_failed_is_asked_for_again_under_another_key(branch: Branch):
     damaged.unlink()
     done(branch)
     assert "is recorded and reported on" in str(asked(branch))
+
+
+def test_a_lost_run_that_dagster_starts_once_more_is_not_asked_for_beside_it(branch: Branch):
+    branch.score("c-1")
+    branch.set_clock("2026-03-05T00:20")
+    a_run(branch, dg.DagsterRunStatus.FAILURE, **{"dagster/will_retry": "true"})
+
+    assert "about to be started once more" in str(asked(branch))
+
+    a_run(branch, dg.DagsterRunStatus.FAILURE, **{"dagster/will_retry": "false"})
+    assert ("2026-03-02", "2026-03-04") == days(asked(branch))
 
 
 def test_reports_that_failed_after_the_days_were_recorded_are_asked_for_again(branch: Branch):

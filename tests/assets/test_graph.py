@@ -9,12 +9,14 @@ import pytest
 
 from cde_assets.decisions import MONITORED
 from cde_assets.decisions.monitoring import MONITOR_JOB
-from cde_assets.definitions import BATCH_JOB, JOB, build_definitions
+from cde_assets.definitions import BATCH_JOB, JOB, TRAINING_JOB, build_definitions
+from cde_assets.experiments.moving import PROMOTE_JOB
 from cde_checks import features as feature_checks
 from cde_checks import governance as governance_checks
 from cde_checks import loan_book as loan_book_checks
 from cde_checks import model as model_checks
 from cde_checks.decisions import batch as batch_checks
+from cde_checks.decisions import experiments as experiment_checks
 from cde_checks.decisions import recorded as recorded_checks
 from cde_checks.judgement import REPORTS, required_checks
 from cde_domain.portfolio import load_portfolio, shipped_portfolios
@@ -134,10 +136,17 @@ def test_the_champion_is_made_from_everything_that_the_gate_asks_about(name: str
 def test_the_jobs_lead_through_the_whole_graph_and_every_check(
     definitions: dg.Definitions, specs: dict[str, dg.AssetSpec], checks: list[dg.AssetCheckSpec]
 ):
-    """Up to the release in one, what is scored and what is watched by the day in the others."""
-    up_to_the_release = {asset for asset, spec in specs.items() if spec.group_name in BEFORE_DECISIONS}
+    """To the release or an experiment, what is scored and what is watched by the day, and the winner's promotion."""
+    released, tried = {"champion_model", "scoring_bento"}, {"challenger_experiment"}
+    before = {asset for asset, spec in specs.items() if spec.group_name in BEFORE_DECISIONS}
     watched = {asset for asset, spec in specs.items() if MONITORED.items() <= spec.tags.items()}
-    for name, inside in ((JOB, up_to_the_release), (BATCH_JOB, {"batch_scores"}), (MONITOR_JOB, watched)):
+    for name, inside in (
+        (JOB, before - tried),
+        (TRAINING_JOB, before - released),
+        (PROMOTE_JOB, released),
+        (BATCH_JOB, {"batch_scores"}),
+        (MONITOR_JOB, watched),
+    ):
         job = definitions.resolve_job_def(name)
 
         assert {key.path[-1] for key in job.asset_layer.executable_asset_keys} == inside
@@ -151,7 +160,7 @@ def test_the_checks_lie_in_the_file_of_their_stage(specs: dict[str, dg.AssetSpec
         "features": (feature_checks,),
         "model": (model_checks,),
         "governance": (governance_checks,),
-        "decisions": (batch_checks, recorded_checks),
+        "decisions": (batch_checks, experiment_checks, recorded_checks),
     }
     for stage, module in ((stage, module) for stage, files in modules.items() for module in files):
         found = [check for check in vars(module).values() if isinstance(check, dg.AssetChecksDefinition)]

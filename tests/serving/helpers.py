@@ -246,6 +246,7 @@ def start_server(tiny: TinyLoans, folder: Path, **environment: str) -> Server:
         "CDE_PORTFOLIO": REFERENCE,
         "BENTOML_HOME": str(folder / "bentoml"),
         "BENTOML_DO_NOT_TRACK": "True",
+        "CDE_WARM_EXPLANATIONS": "off",
         "PYTHONPATH": f"{ROOT}:{tiny.folder}",
         **environment,
     }

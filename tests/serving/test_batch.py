@@ -188,15 +188,14 @@ def test_an_application_that_the_portfolios_code_fails_on_takes_no_other_with_it
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ):
     engine = desk.scorer.releases.serving.engine  # type: ignore[union-attr]
-    decide, decide_all = type(engine).decide, type(engine).decide_all
+    decide_all = type(engine).decide_all
 
     def failing(self: Any, given: Any, applied_at: Any) -> Any:
-        if any(one.customer_id == "c-1" for one in (given if isinstance(given, list) else [given])):
+        if any(one.customer_id == "c-1" for one in given):
             raise ZeroDivisionError
-        return (decide_all if isinstance(given, list) else decide)(self, given, applied_at)
+        return decide_all(self, given, applied_at)
 
     monkeypatch.setattr(type(engine), "decide_all", failing)
-    monkeypatch.setattr(type(engine), "decide", failing)
 
     results = send(desk, applications(desk, VARIED[:3])).json()["results"]
 

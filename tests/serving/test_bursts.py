@@ -1,16 +1,19 @@
 """Applications that come together are decided in one pass, each as if it came alone."""
 
 import asyncio
-from datetime import date
+from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.contextvars import merge_contextvars
+from structlog.testing import capture_logs
 
 from cde_domain.decisions.engine import Decision
-from cde_domain.release import Bundle
+from cde_domain.release import Bundle, load_bundle
 from cde_serving.deciding import LARGEST_BURST, Decider
 from cde_serving.intake import Intake
-from tests.serving.helpers import Desk
+from tests.serving.helpers import SCORE, Desk
 
 TODAY = date(2026, 3, 2)
 
@@ -96,6 +99,56 @@ def test_what_fails_for_one_fails_for_one(desk: Desk, bundle: Bundle, monkeypatc
     decisions = asyncio.run(together(Decider(lambda: False), bundle, incomes(desk, bundle, 3)))
 
     assert [False, True, False] == [one.reason_codes == ("DECISION_FAILED",) for one in decisions]
+
+
+def test_bundles_and_dates_are_kept_apart(desk: Desk, bundle: Bundle, bundles: tuple[Path, Path]) -> None:
+    """Champion and challenger decide on their own customers, and midnight is in no one's burst."""
+    challenger = load_bundle(bundles[1], bundles[1].name)
+    (one,) = incomes(desk, bundle, 1)
+    asked = [(bundle, TODAY), (challenger, TODAY), (bundle, TODAY + timedelta(days=4000))]
+
+    async def all_at_once() -> list[Decision]:
+        decider = Decider(lambda: False)
+        return await asyncio.gather(*(decider.decide(of, one, day) for of, day in asked))
+
+    decisions = asyncio.run(all_at_once())
+
+    assert [of.engine.decide(one.application, day) for of, day in asked] == decisions
+    assert decisions[0] != decisions[1]
+
+
+def test_a_failed_decision_is_told_under_the_id_of_its_own_request(
+    desk: Desk, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a burst the line in the log names the request that failed, not the one that came first."""
+    decide_all = bundle.engine.decide_all
+
+    def overflowing(applications: Any, applied_at: date) -> list[Decision]:
+        if any(one.annual_income == 21_000.0 for one in applications):
+            raise OverflowError
+        return decide_all(applications, applied_at)
+
+    monkeypatch.setattr(bundle.engine, "decide_all", overflowing)
+
+    async def burst() -> list[int]:
+        answers = await asyncio.gather(
+            *(
+                desk.client.send(
+                    "POST",
+                    SCORE,
+                    json={**desk.example, "annual_income": 20_000.0 + 1000 * number},
+                    headers={"x-request-id": f"request-{number}"},
+                )
+                for number in range(3)
+            )
+        )
+        return [answer.status_code for answer in answers]
+
+    with capture_logs(processors=[merge_contextvars]) as lines:
+        statuses = asyncio.run(burst())
+
+    assert [200] * 3 == statuses
+    assert ["request-1"] == [line["request_id"] for line in lines if line["event"] == "decision failed"]
 
 
 def test_a_stop_of_automatic_decisions_holds_for_a_whole_burst(desk: Desk, bundle: Bundle) -> None:

@@ -58,13 +58,14 @@ FAULT = """
 from cde_domain.decisions.engine import DecisionEngine
 from cde_serving import scorer
 
-decide, answer_to = DecisionEngine.decide, scorer.answer_to
+decide_all, answer_to = DecisionEngine.decide_all, scorer.answer_to
 
 
-def decide_or_fail(engine, application, applied_at):
-    if application.loan_purpose == "wedding":
-        raise RuntimeError(f"cannot decide {application!r}")
-    return decide(engine, application, applied_at)
+def decide_or_fail(engine, applications, applied_at):
+    for application in applications:
+        if application.loan_purpose == "wedding":
+            raise RuntimeError(f"cannot decide {application!r}")
+    return decide_all(engine, applications, applied_at)
 
 
 def answer_or_fail(customer_id, decision_id, applied_at, decision, *given):
@@ -73,7 +74,7 @@ def answer_or_fail(customer_id, decision_id, applied_at, decision, *given):
     return answer_to(customer_id, decision_id, applied_at, decision, *given)
 
 
-DecisionEngine.decide, scorer.answer_to = decide_or_fail, answer_or_fail
+DecisionEngine.decide_all, scorer.answer_to = decide_or_fail, answer_or_fail
 """
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from pydantic import create_model
 
 from cde_domain.application import Actionable, field
 from cde_domain.decisions.engine import DecisionEngine
-from cde_serving import explanations
+from cde_serving import batch, deciding, explanations
+from cde_serving.kill_switch import turn
 from cde_serving.records.replay import Replayer
-from tests.serving.helpers import SCORE, Desk, Releases
+from tests.serving.helpers import SCORE, Desk, Releases, wait_for
+from tests.support import NAME
 
 DECISIONS = "/api/v1/credit/decisions"
 POOR = {
@@ -154,6 +157,64 @@ def test_more_explanations_than_can_wait_are_refused_unrecorded(desk: Desk, monk
 
     assert {200, 503} == set(statuses)
     assert statuses.count(200) == desk.scorer.log.count()
+
+
+def stop(desk: Desk) -> None:
+    """Stop automatic decisions from outside the event loop, until the service knows."""
+    recording = threading.Thread(target=lambda: asyncio.run(turn(desk.scorer.log, NAME, "stop_auto", by="person:o")))
+    recording.start()
+    recording.join()
+    wait_for(lambda: desk.scorer.switch.stopped, 2)
+
+
+def test_a_stop_holds_for_what_was_decided_and_is_still_being_explained(desk: Desk, monkeypatch: pytest.MonkeyPatch):
+    lime_surrogate = explanations.lime_surrogate
+
+    def slow(*given: Any, **named: Any) -> Any:
+        stop(desk)
+        return lime_surrogate(*given, **named)
+
+    monkeypatch.setattr(explanations, "lime_surrogate", slow)
+
+    answered = ask(desk, "full")
+
+    answer = answered.json()
+    assert ("MANUAL_REVIEW", ["AUTOMATIC_DECISIONS_STOPPED"]) == (answer["decision"], answer["reason_codes"])
+    assert "fallback" == answer["explanation"]["decided_by"]
+    assert answer["explanation"]["lime"]["weights"]
+    assert answered.content == desk.client.get(f"{DECISIONS}/{answer['decision_id']}").content
+    (replay,) = Replayer(desk.scorer.log.store, desk.scorer.releases.store.bundles).replay_all()
+    assert "identical" == replay.outcome
+    assert 'cde_decisions_total{decided_by="fallback",decision="MANUAL_REVIEW"' in desk.client.get("/metrics").text
+
+
+def test_a_stop_holds_for_what_was_decided_and_awaits_its_recourse(desk: Desk, monkeypatch: pytest.MonkeyPatch):
+    where_loans_can_be_smaller(desk)
+    find = explanations.RecourseFinder.find
+
+    def slow(*given: Any) -> Any:
+        stop(desk)
+        return find(*given)
+
+    monkeypatch.setattr(explanations.RecourseFinder, "find", slow)
+
+    answer = ask(desk, "counterfactual", **POOR).json()
+
+    assert ["AUTOMATIC_DECISIONS_STOPPED"] == answer["reason_codes"]
+    assert ["a person decides, whatever the application says"] == answer["explanation"]["unavailable"]
+
+
+def test_a_stop_holds_for_what_a_batch_decided_and_did_not_record(desk: Desk, monkeypatch: pytest.MonkeyPatch):
+    def decided(*given: Any, **named: Any) -> Any:
+        decisions = deciding.decide_all(*given, **named)
+        stop(desk)
+        return decisions
+
+    monkeypatch.setattr(batch, "decide_all", decided)
+
+    (result,) = desk.client.post(SCORE + "/batch", json={"applications": [desk.example]}).json()["results"]
+
+    assert ["AUTOMATIC_DECISIONS_STOPPED"] == result["answer"]["reason_codes"]
 
 
 def test_a_retired_model_still_explains_until_its_bundle_is_gone(

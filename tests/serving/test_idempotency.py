@@ -58,6 +58,22 @@ def test_a_key_used_for_another_request_is_refused(desk: Desk) -> None:
     assert 1 == desk.scorer.log.count()
 
 
+def test_an_answered_key_is_answered_to_all_who_ask_again_at_once(desk: Desk) -> None:
+    """Nobody is told that it is in progress: the same body gets the same bytes, another is refused."""
+    first = send(desk, "k-1")
+
+    async def again() -> list[httpx.Response]:
+        bodies = [{**desk.example, "loan_amount": 5000.0 + number % 2} for number in range(16)]
+        return await asyncio.gather(
+            *(desk.client.send("POST", SCORE, json=body, headers={"idempotency-key": "k-1"}) for body in bodies)
+        )
+
+    answers = asyncio.run(again())
+
+    assert {first.content} == {answer.content for answer in answers[::2]}
+    assert {422} == {answer.status_code for answer in answers[1::2]}
+
+
 def test_without_a_key_every_request_is_decided(desk: Desk) -> None:
     """Two applications may be alike."""
     assert desk.score().content != desk.score().content

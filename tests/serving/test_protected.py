@@ -138,11 +138,11 @@ class TestWithCollection:
         bundle = monitoring_desk.scorer.releases.serving
         assert bundle is not None
         seen: list[Any] = []
-        decide = bundle.engine.decide
-        monkeypatch.setattr(bundle.engine, "decide", lambda *given: (seen.append(given), decide(*given))[1])
+        decide_all = bundle.engine.decide_all
+        monkeypatch.setattr(bundle.engine, "decide_all", lambda *given: (seen.append(given), decide_all(*given))[1])
         monitoring_desk.score(gender="female")
 
-        ((application, _),) = seen
+        (((application,), _),) = seen
         assert monitoring_desk.example.keys() == application.model_dump(exclude_unset=True).keys()
         assert not hasattr(application, "gender")
 

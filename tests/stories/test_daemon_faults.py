@@ -57,7 +57,7 @@ def test_a_daemon_killed_in_mid_tick_leads_to_one_training_and_one_alert(bank: W
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_daemons_killed_at_random_and_a_jumping_clock_skip_and_double_nothing(bank: Watched):
-    """Four episodes of drift, each with a power cut at another moment; the clock jumps ahead, and back behind it all."""
+    """Four episodes of drift, each with a power cut at another moment; the clock jumps ahead and back."""
     moments = random.Random(7)
     promoted = ledger(bank)
     for episode in range(1, 5):
