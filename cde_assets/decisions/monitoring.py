@@ -1,11 +1,12 @@
 """What is watched every day: the job `monitor`, its schedule, and the sensor of outcomes that came later."""
 
 import json
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import dagster as dg
 
@@ -26,6 +27,9 @@ MONITOR_JOB = "monitor"
 FOLLOW_JOB = "follow_outcomes"
 REST = timedelta(hours=1)  # between two runs for late outcomes, which come one by one
 SECONDS, SECONDS_BY_FILE = 60, 5  # between two looks; a clock file lets days pass in minutes
+STILL_SECONDS = 3.0
+
+Evaluated = TypeVar("Evaluated")
 
 WILL_RETRY, RETRIED_AS = "dagster/will_retry", "dagster/auto_retry_run_id"
 
@@ -97,7 +101,7 @@ def monitoring(
     by_clock = dg.SensorDefinition(
         name="daily_monitoring_by_clock",
         job=monitor,
-        evaluation_fn=daily_monitoring_by_clock(watch),
+        evaluation_fn=once_still(settings.clock_file, daily_monitoring_by_clock(watch)),
         minimum_interval_seconds=SECONDS_BY_FILE,
         default_status=status,
         description=daily_monitoring_by_clock.__doc__,
@@ -135,6 +139,19 @@ def daily_monitoring_by_clock(watch: Watch) -> Callable[[dg.SensorEvaluationCont
         return dg.SensorResult(run_requests=[asked], cursor=cursor)
 
     return evaluate
+
+
+def once_still(
+    clock_file: Path | None, evaluate: Callable[[dg.SensorEvaluationContext], Evaluated]
+) -> Callable[[dg.SensorEvaluationContext], Evaluated | dg.SkipReason]:
+    """The same once the clock has stood still for some seconds: days that pass one by one are one run and not many."""
+
+    def waited(context: dg.SensorEvaluationContext) -> Evaluated | dg.SkipReason:
+        if clock_file and clock_file.exists() and time.time() - clock_file.stat().st_mtime < STILL_SECONDS:
+            return dg.SkipReason("days are passing")
+        return evaluate(context)
+
+    return waited
 
 
 def _due(instance: dg.DagsterInstance, watch: Watch) -> dg.RunRequest | dg.SkipReason:

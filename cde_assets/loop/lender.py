@@ -39,7 +39,7 @@ PORTFOLIO = replace(
     alarms=replace(SHIPPED.alarms, window_days=7, min_auc=0.6, min_accuracy=0.6, max_auc_drop=0.3, max_brier_rise=0.2),
     # Two days and some thousand customers a step; wider guardrails need fewer customers to be ruled out.
     experiment=ExperimentRules(
-        min_days=1, max_approval_change=0.15, max_score_shift=0.15, max_expected_bad_rate_rise=0.15, slow_after_ms=5000
+        min_days=1, max_approval_change=0.20, max_score_shift=0.15, max_expected_bad_rate_rise=0.15, slow_after_ms=5000
     ),
 )
 '''

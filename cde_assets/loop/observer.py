@@ -16,6 +16,7 @@ from cde_serving.settings import Settings
 REPORTS = ("drift_report", "estimated_performance", "live_performance", "experiment_report")
 TRAINING, MONITORING = "train_challenger", "monitor"
 LATEST_RUNS = 50
+NO_VERDICT = "none"  # no experiment runs
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,11 @@ class Report:
         return str(self.said.get("as_of", ""))
 
     @property
-    def alarms(self) -> list[str]:
-        """What it raises an alarm about, in sentences."""
+    def alarms(self) -> dict[str, str]:
+        """What it raises an alarm about: short names, and sentences."""
         raised = self.said.get("alarms") or []
-        return [str(one.get("said", one.get("what"))) for one in raised] if self.said.get("alarm") else []
+        told = {str(one.get("what")): str(one.get("said", one.get("what"))) for one in raised}
+        return told if self.said.get("alarm") else {}
 
 
 @dataclass
@@ -53,7 +55,7 @@ class Observer:
     def __post_init__(self) -> None:
         self._name = self.settings.portfolio_name()
         self._store = ReleasesResource.of(self.settings, self._name).store()
-        self._told: set[str] = set()
+        self._told: set[tuple[str, str]] = set()
         self._order: dict[str, int] = {}
         for record in self.instance.get_run_records():  # of before the platform ran by itself
             self._know(record)
@@ -134,14 +136,15 @@ class Observer:
                 self._tell_report(report)
 
     def _tell_report(self, report: Report) -> None:
-        for alarm in report.alarms:
-            if alarm not in self._told:
-                self._told.add(alarm)
-                self.timeline.tell(report.name, alarm, style="yellow")
+        fresh = [said for what, said in report.alarms.items() if (report.name, what) not in self._told]
+        self._told |= {(report.name, what) for what in report.alarms}
+        if fresh:
+            others = f" (and {len(fresh) - 1} more)" if len(fresh) > 1 else ""
+            self.timeline.tell(report.name, f"ALARM: {fresh[0]}{others}", style="yellow")
         if not report.alarms and report.name == "drift_report":
             self.timeline.tell(report.name, f"no alarm on {report.said.get('decisions', 0):,} decisions")
-        if report.name == "experiment_report" and (said := report.said.get("said")):
-            self.timeline.tell(report.name, str(said))
+        if report.name == "experiment_report" and report.said.get("verdict", NO_VERDICT) != NO_VERDICT:
+            self.timeline.tell(report.name, f"{report.said['verdict']}: {report.said.get('said')}")
 
     def _look_at_logs(self) -> None:
         promotions, experiments = self._store.ledger.entries(), self._store.experiments.entries()

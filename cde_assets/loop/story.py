@@ -27,7 +27,7 @@ from cde_serving.settings import Settings
 WEEK, RATE = 7, 150
 DRIFT = 0.8  # standard deviations by which everybody's standing and income are lower from then on
 STEP_SPARE = 1.3  # more customers than a step of the ramp asks for, since the shares are drawn
-STEP_DAYS, STEP_RATE = 2, 500  # more applicants where the challenger's share is small
+STEP_DAYS, STEP_RATE = 2, 900  # more applicants where the challenger's share is small
 MOST_STEPS = 10
 FOLLOWED_WITHIN = 2.5  # seconds until a service follows an experiment's new weight
 
@@ -81,7 +81,9 @@ class Story:
         self._play(WEEK, RATE, drift=0.0, what="applicants like those of the loan book")
         report = self._monitored("drift_report")
         if report.alarms:
-            raise LoopError(f"the drift report of an ordinary week raised an alarm: {report.alarms[0]}")
+            raise LoopError(
+                f"the drift report of an ordinary week raised an alarm: {next(iter(report.alarms.values()))}"
+            )
 
     def _drift_appears(self) -> None:
         began = self._today

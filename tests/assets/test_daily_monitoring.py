@@ -1,5 +1,6 @@
 """What asks for monitoring: every day that is over once, whatever clocks, runs and services do."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -314,8 +315,13 @@ def test_where_a_file_tells_the_time_a_sensor_takes_the_place_of_the_schedule(br
     schedule = branch.definitions.resolve_schedule_def("daily_monitoring")
     context = dg.build_sensor_context(instance=branch.instance, definitions=branch.definitions)
 
+    passing = by_clock.evaluate_tick(context)
+    clock_file = branch.settings.clock_file
+    assert clock_file is not None
+    os.utime(clock_file, (0, 0))  # it has stood still since
     (request,) = by_clock.evaluate_tick(context).run_requests or ()
 
+    assert "days are passing" == passing.skip_message
     assert ("2026-03-02", "2026-03-04") == days(request)
     assert dg.DefaultSensorStatus.RUNNING == by_clock.default_status
     assert dg.DefaultScheduleStatus.STOPPED == schedule.default_status
