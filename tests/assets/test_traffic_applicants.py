@@ -87,7 +87,9 @@ def test_protected_attributes_are_sent_where_the_portfolio_collects_them() -> No
         protected=tuple(
             dataclasses.replace(
                 one,
-                monitoring=Monitoring(values=("female", "male"), legal_basis="test") if one.name == "gender" else None,
+                monitoring=Monitoring(values=("female", "male"), legal_basis="a law of tests")
+                if one.name == "gender"
+                else None,
             )
             for one in PERSONAL.protected
         ),
