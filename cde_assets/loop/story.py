@@ -5,7 +5,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stderr
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 
@@ -57,7 +57,9 @@ class Story:
         self.timeline.tell(WORLD, "the loan book is there; a person trains and releases the first model")
         log = self.settings.home / "logs" / "first_training.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("w", encoding="utf-8") as file, self.console.status("training, judging, promoting ..."):
+        shown = self.console.status("training, judging, promoting ...")
+        # MLflow speaks to standard error.
+        with log.open("w", encoding="utf-8") as file, shown, redirect_stderr(file):
             if not run_job(self.settings, Console(file=file, width=160)):
                 raise LoopError(f"the first model was not promoted: see {log}")
 
