@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from cde_domain.decisions.bulk import decide_all
-from cde_domain.decisions.drift import Watched, feature_references, shifts
-from cde_domain.decisions.estimated import MEASURES, expected_performance, measures
+from cde_domain.decisions.monitoring.drift import Watched, feature_references, shifts
+from cde_domain.decisions.monitoring.estimated import MEASURES, expected_performance, measures
+from cde_domain.decisions.monitoring.reference import Reference, calibration_covariance, decision_codes
 from cde_domain.decisions.policy import Policy
-from cde_domain.decisions.reference import Reference, calibration_covariance, decision_codes
 from cde_domain.features.table import feature_table, labels_of, matrix_of, split
 from cde_domain.intervals import wilson
 from cde_domain.loan_book import assemble

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cde_domain.decisions.engine import Decision
-from cde_domain.decisions.recorded import OUTCOMES, decisions_file, decisions_schema, outcomes_file
+from cde_domain.decisions.monitoring.recorded import OUTCOMES, decisions_file, decisions_schema, outcomes_file
 
 BUNDLE = "b" * 64
 DAY = date(2026, 3, 1)

@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from cde_domain.decisions.episodes import Sighting
+from cde_domain.decisions.monitoring.episodes import Sighting
 
 DRIFT, ESTIMATED, LIVE = "drift_report", "estimated_performance", "live_performance"
 READ_AT_ONCE = 1_000

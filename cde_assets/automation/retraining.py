@@ -18,7 +18,7 @@ from cde_assets.automation.training_runs import (
     unfinished_training,
 )
 from cde_assets.automation.watcher import Watcher
-from cde_domain.decisions.episodes import Watch
+from cde_domain.decisions.monitoring.episodes import Watch
 from cde_resources.alerts.alert import Alert
 
 TRAINS = (

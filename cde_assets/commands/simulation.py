@@ -60,7 +60,7 @@ def simulate_policy(
     if csv:
         found.changed.to_csv(csv, index=False)
         typer.echo(f"The {found.report['changed']:,} decisions that change are in {csv}")
-    from cde_domain.decisions.simulation import NOT_REPRODUCED
+    from cde_domain.decisions.simulation.replaying import NOT_REPRODUCED
 
     if found.report["kept"].get(NOT_REPRODUCED) or not found.report["taken_again"]:
         raise typer.Exit(1)
@@ -71,7 +71,7 @@ def _simulated(
 ) -> "Simulation":
     from cde_assets.decisions.simulating import Asked, last_days, simulation_of
     from cde_domain.decisions.policy import PolicyError
-    from cde_domain.decisions.simulation import SimulationError
+    from cde_domain.decisions.simulation.replaying import SimulationError
     from cde_domain.portfolio import load_portfolio
     from cde_resources.releases import ReleasesResource
     from cde_serving.signed_log import SignedLogError

@@ -19,11 +19,11 @@ from cde_assets.decisions.reporting import (
     shown,
 )
 from cde_assets.metadata import OWNERS, picture, table
-from cde_domain.decisions.drift import Shift, approval_alarms, drift_alarms, shifts, watched
-from cde_domain.decisions.live_fairness import fairness_alarms, group_rows, live_fairness, unknown_shares
+from cde_domain.decisions.monitoring.drift import Shift, approval_alarms, drift_alarms, shifts, watched
+from cde_domain.decisions.monitoring.live_fairness import fairness_alarms, group_rows, live_fairness, unknown_shares
+from cde_domain.decisions.monitoring.raised import as_json
+from cde_domain.decisions.monitoring.recorded import feature_matrix_of
 from cde_domain.decisions.policy import Outcome
-from cde_domain.decisions.raised import as_json
-from cde_domain.decisions.recorded import feature_matrix_of
 from cde_domain.intervals import wilson
 from cde_domain.portfolio import Alarms, Portfolio
 from cde_resources.portfolio import PortfolioResource

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Engine
 from cde_assets.decisions.day_files import LABELS, OUTCOME_RECORDS, RECORDS, notes_of
 from cde_assets.decisions.known_labels import Labels
 from cde_checks.decisions import DAYS
-from cde_domain.decisions.recorded import days, decisions_file, outcomes_file
+from cde_domain.decisions.monitoring.recorded import days, decisions_file, outcomes_file
 from cde_serving.records.periods import count_outcomes, count_records, first_day
 
 LOOKED_AT_AGAIN = 35  # days in which a decision may still turn up: from a clock that was set back, a commit at midnight

@@ -20,17 +20,17 @@ from cde_assets.decisions.reporting import (
     shown,
 )
 from cde_assets.metadata import OWNERS, picture, table
-from cde_domain.decisions.estimated import (
+from cde_domain.decisions.monitoring.estimated import (
     MEASURES,
     Estimate,
     expected_performance,
     line_alarms,
     reference_alarms,
 )
+from cde_domain.decisions.monitoring.raised import as_json
+from cde_domain.decisions.monitoring.recorded import feature_matrix_of
+from cde_domain.decisions.monitoring.reference import Reference
 from cde_domain.decisions.policy import Outcome
-from cde_domain.decisions.raised import as_json
-from cde_domain.decisions.recorded import feature_matrix_of
-from cde_domain.decisions.reference import Reference
 from cde_domain.portfolio import Alarms
 from cde_resources.portfolio import PortfolioResource
 from cde_resources.releases import ReleasesResource

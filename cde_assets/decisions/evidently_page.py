@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from cde_assets.decisions.reporting import Champion, drop_old_pages
 from cde_domain.decisions.bulk import decide_all
-from cde_domain.decisions.drift import Shift, feature_references
+from cde_domain.decisions.monitoring.drift import Shift, feature_references
+from cde_domain.decisions.monitoring.recorded import feature_matrix_of
 from cde_domain.decisions.policy import Outcome
-from cde_domain.decisions.recorded import feature_matrix_of
 from cde_domain.digests import file_digest
 from cde_domain.model.metrics import PsiReference
 from cde_resources.portfolio import PortfolioResource

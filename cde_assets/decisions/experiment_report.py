@@ -15,7 +15,7 @@ from cde_checks.judgement import latest_metadata
 from cde_domain.decisions.experiments.report import ExperimentReport, experiment_report_of
 from cde_domain.decisions.experiments.service import Counters
 from cde_domain.decisions.experiments.verdict import Verdict
-from cde_domain.decisions.recorded import labelled, last_recorded, read_decisions, read_outcomes
+from cde_domain.decisions.monitoring.recorded import labelled, last_recorded, read_decisions, read_outcomes
 from cde_domain.digests import json_bytes
 from cde_resources.portfolio import PortfolioResource
 from cde_resources.releases import ReleasesResource

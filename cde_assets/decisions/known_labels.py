@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 from sqlalchemy.engine import Engine
 
-from cde_domain.decisions.labels import combined, labels_files, problem_of, read_labels
+from cde_domain.decisions.monitoring.labels import combined, labels_files, problem_of, read_labels
 from cde_domain.digests import json_digest
 from cde_domain.loan_book import LoanBookError
 from cde_domain.portfolio import OutcomeLabel, Portfolio

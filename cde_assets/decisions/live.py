@@ -20,8 +20,8 @@ from cde_assets.decisions.reporting import (
     shown,
 )
 from cde_assets.metadata import OWNERS, picture, table
-from cde_domain.decisions.live import live_performance as measured
-from cde_domain.decisions.recorded import labelled, read_outcomes
+from cde_domain.decisions.monitoring.live import live_performance as measured
+from cde_domain.decisions.monitoring.recorded import labelled, read_outcomes
 from cde_resources.mlflow import MlflowResource
 from cde_resources.portfolio import PortfolioResource
 from cde_resources.releases import ReleasesResource

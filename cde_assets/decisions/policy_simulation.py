@@ -12,7 +12,7 @@ from cde_assets.decisions.simulating import CHANGED, DAYS, Asked, Simulation, la
 from cde_assets.decisions.simulation_page import page, tables, title
 from cde_assets.metadata import OWNERS, table
 from cde_domain.decisions.policy import PolicyError
-from cde_domain.decisions.simulation import SimulationError
+from cde_domain.decisions.simulation.replaying import SimulationError
 from cde_domain.digests import json_digest, write_json
 from cde_resources.portfolio import PortfolioResource
 from cde_resources.releases import ReleasesResource

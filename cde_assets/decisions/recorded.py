@@ -17,7 +17,7 @@ from cde_assets.decisions.known_labels import LabelRow, Labels, believed
 from cde_assets.decisions.shown import decisions_metadata, outcomes_metadata
 from cde_assets.metadata import OWNERS, problem_table
 from cde_checks.decisions import DAYS
-from cde_domain.decisions.recorded import (
+from cde_domain.decisions.monitoring.recorded import (
     FEATURE_PREFIX,
     OUTCOMES,
     decisions_file,

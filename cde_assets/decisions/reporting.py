@@ -10,9 +10,9 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 
-from cde_domain.decisions.drift import feature_references
-from cde_domain.decisions.recorded import feature_matrix_of, last_recorded, read_decisions
-from cde_domain.decisions.reference import Reference
+from cde_domain.decisions.monitoring.drift import feature_references
+from cde_domain.decisions.monitoring.recorded import feature_matrix_of, last_recorded, read_decisions
+from cde_domain.decisions.monitoring.reference import Reference
 from cde_domain.digests import write_json
 from cde_domain.model.scoring_model import model_digest
 from cde_domain.release import Bundle, BundleError

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cde_assets.metadata import picture
+from cde_domain.decisions.monitoring.recorded import decisions_file, outcomes_file
 from cde_domain.decisions.policy import Outcome
-from cde_domain.decisions.recorded import decisions_file, outcomes_file
 from cde_domain.digests import file_digest
 
 PICTURED_DAYS = 60

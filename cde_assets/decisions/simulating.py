@@ -12,10 +12,16 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from cde_domain.decisions.monitoring.recorded import FEATURE_PREFIX, MOMENT, labelled, read_decisions, read_outcomes
 from cde_domain.decisions.policy import Outcome, Policy
-from cde_domain.decisions.recorded import FEATURE_PREFIX, MOMENT, labelled, read_decisions, read_outcomes
-from cde_domain.decisions.simulation import BUNDLE_MISSING, IDENTITY, NOT_REPRODUCED, SimulationError, simulate
-from cde_domain.decisions.simulation_figures import Applications, fairness, figures, groups_of, moves
+from cde_domain.decisions.simulation.figures import Applications, fairness, figures, groups_of, moves
+from cde_domain.decisions.simulation.replaying import (
+    BUNDLE_MISSING,
+    IDENTITY,
+    NOT_REPRODUCED,
+    SimulationError,
+    simulate,
+)
 from cde_domain.decisions.variants import Variant
 from cde_domain.digests import file_digest
 from cde_domain.portfolio import Portfolio

@@ -14,7 +14,7 @@ from cde_checks.gate import RECOMPARE, Case, examine
 from cde_checks.judgement import EVIDENCE, REPORTS
 from cde_checks.refusal import Refusal
 from cde_domain.decisions.experiments.measures import approval_plan
-from cde_domain.decisions.recorded import read_decisions
+from cde_domain.decisions.monitoring.recorded import read_decisions
 from cde_domain.portfolio import Portfolio
 from cde_resources.portfolio import PortfolioResource
 from cde_resources.releases import ReleasesResource

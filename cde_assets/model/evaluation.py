@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from cde_assets.metadata import OWNERS, picture, table
 from cde_domain.application import columns_of
 from cde_domain.decisions.bulk import decide_all
+from cde_domain.decisions.monitoring.reference import Reference
 from cde_domain.decisions.policy import Outcome, Policy
-from cde_domain.decisions.reference import Reference
 from cde_domain.features.feature import feature_matrix
 from cde_domain.features.frame import columns_of_frame
 from cde_domain.features.table import labels_of, matrix_of

@@ -4,7 +4,7 @@ from typing import Any
 
 import dagster as dg
 
-from cde_domain.decisions.live_fairness import FAIRNESS
+from cde_domain.decisions.monitoring.live_fairness import FAIRNESS
 
 
 def _holds(report: dict[str, Any], raised: list[dict[str, Any]], numbers: dict[str, Any]) -> dg.AssetCheckResult:

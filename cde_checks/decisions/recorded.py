@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from cde_checks.decisions import days_of
-from cde_domain.decisions.recorded import days, decisions_file, feature_matrix_of, read_decisions
-from cde_domain.decisions.reproduction import differing, offline_matrix
+from cde_domain.decisions.monitoring.recorded import days, decisions_file, feature_matrix_of, read_decisions
+from cde_domain.decisions.monitoring.reproduction import differing, offline_matrix
 from cde_domain.portfolio import Portfolio
 from cde_domain.release import Bundle, BundleError, load_bundle
 from cde_resources.decision_log import DecisionLogResource

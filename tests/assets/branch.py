@@ -15,7 +15,7 @@ from cde_assets.decisions.monitoring import FOLLOW_JOB, MONITOR_JOB
 from cde_assets.definitions import build_definitions
 from cde_assets.erasing import Erasing
 from cde_checks.decisions import FIRST, LAST
-from cde_domain.decisions.recorded import read_decisions, read_outcomes
+from cde_domain.decisions.monitoring.recorded import read_decisions, read_outcomes
 from cde_serving.access.rates import Rates
 from cde_serving.app import create_app
 from cde_serving.clock_file import write_instant

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from cde_domain.decisions.experiments.cohort import Step, Terms
-from cde_domain.decisions.recorded import decisions_file
+from cde_domain.decisions.monitoring.recorded import decisions_file
 from cde_domain.decisions.variants import assigned
 from cde_resources.releases import ReleasesResource
 from cde_serving.experiments import Participant

@@ -18,9 +18,15 @@ from cde_assets.decisions.estimated import chunks_of
 from cde_assets.decisions.reporting import champion_of, comparable
 from cde_assets.definitions import build_definitions
 from cde_domain.decisions.bulk import decide_all
-from cde_domain.decisions.live_fairness import fairness_alarms, group_rows, live_fairness
-from cde_domain.decisions.recorded import OUTCOMES, decisions_file, decisions_schema, outcomes_file, read_decisions
-from cde_domain.decisions.reference import Reference
+from cde_domain.decisions.monitoring.live_fairness import fairness_alarms, group_rows, live_fairness
+from cde_domain.decisions.monitoring.recorded import (
+    OUTCOMES,
+    decisions_file,
+    decisions_schema,
+    outcomes_file,
+    read_decisions,
+)
+from cde_domain.decisions.monitoring.reference import Reference
 from cde_domain.digests import json_bytes
 from cde_domain.model.scoring_model import model_digest
 from cde_domain.portfolio import load_portfolio

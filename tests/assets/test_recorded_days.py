@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from cde_assets.decisions import recorded
 from cde_assets.decisions.day_files import DayFile, notes_of, one_writer
 from cde_checks.decisions.recorded import sample_of
-from cde_domain.decisions.recorded import decisions_file, feature_matrix_of
+from cde_domain.decisions.monitoring.recorded import decisions_file, feature_matrix_of
 from cde_serving.records.replay import matrix_of
 from cde_serving.records.store import RecordStore
 from tests.assets.branch import Branch, checked, metadata_of, said, why

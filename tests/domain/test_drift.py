@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cde_domain.decisions.drift import (
+from cde_domain.decisions.engine import DecisionEngine
+from cde_domain.decisions.monitoring.drift import (
     Watched,
     approval_alarms,
     drift_alarms,
@@ -13,9 +14,8 @@ from cde_domain.decisions.drift import (
     shifts,
     watched,
 )
-from cde_domain.decisions.engine import DecisionEngine
+from cde_domain.decisions.monitoring.reference import Reference, decision_codes
 from cde_domain.decisions.policy import Outcome
-from cde_domain.decisions.reference import Reference, decision_codes
 from cde_domain.model.metrics import PsiReference
 from cde_domain.portfolio import Alarms, PortfolioError
 from tests.support import training_rows

@@ -1,9 +1,9 @@
-"""Tests for `cde_domain.decisions.episodes`: an event is an event however often it is reported."""
+"""Tests for `cde_domain.decisions.monitoring.episodes`: an event is an event however often it is reported."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cde_domain.decisions.episodes import Sighting, Watch
+from cde_domain.decisions.monitoring.episodes import Sighting, Watch
 
 KINDS = ("psi", "approval_rate", "adverse_impact")
 

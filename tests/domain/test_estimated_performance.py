@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cde_domain.decisions.drift import approval_alarms
-from cde_domain.decisions.estimated import (
+from cde_domain.decisions.monitoring.drift import approval_alarms
+from cde_domain.decisions.monitoring.estimated import (
     MEASURES,
     expected_performance,
     line_alarms,
@@ -13,9 +13,9 @@ from cde_domain.decisions.estimated import (
     partly_known_performance,
     reference_alarms,
 )
-from cde_domain.decisions.live import live_performance, score_bands
+from cde_domain.decisions.monitoring.live import live_performance, score_bands
+from cde_domain.decisions.monitoring.reference import Reference
 from cde_domain.decisions.policy import Outcome
-from cde_domain.decisions.reference import Reference
 from cde_domain.features.table import feature_table, labels_of, matrix_of, split
 from cde_domain.loan_book import assemble
 from cde_domain.model.metrics import Ranking, auc

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cde_domain.decisions.labels import combined, read_labels
-from cde_domain.decisions.recorded import (
+from cde_domain.decisions.monitoring.labels import combined, read_labels
+from cde_domain.decisions.monitoring.recorded import (
     OUTCOMES,
     decisions_file,
     decisions_schema,
@@ -23,7 +23,7 @@ from cde_domain.decisions.recorded import (
     read_decisions,
     read_outcomes,
 )
-from cde_domain.decisions.reproduction import differing, offline_matrix
+from cde_domain.decisions.monitoring.reproduction import differing, offline_matrix
 from cde_domain.features.feature import Feature
 from cde_domain.loan_book import LoanBookError
 from cde_domain.portfolio import OutcomeLabel, load_portfolio

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from cde_domain.decisions.engine import DecisionEngine, Routing
 from cde_domain.decisions.policy import Policy, PolicyError
 from cde_domain.decisions.review import failed, reviewed
-from cde_domain.decisions.simulation import BUNDLE_MISSING, NOT_REPRODUCED, SimulationError, simulate
-from cde_domain.decisions.simulation_figures import Applications, fairness, figures, moves
+from cde_domain.decisions.simulation.figures import Applications, fairness, figures, moves
+from cde_domain.decisions.simulation.replaying import BUNDLE_MISSING, NOT_REPRODUCED, SimulationError, simulate
 from cde_domain.portfolio import Economics, ProtectedAttribute
 from tests.recorded import BUNDLE, applicants, recorded
 from tests.support import TinyLoans

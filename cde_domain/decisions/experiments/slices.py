@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cde_domain.decisions.experiments.sequences import Arm, mean_sequence
-from cde_domain.decisions.recorded import FEATURE_PREFIX
+from cde_domain.decisions.monitoring.recorded import FEATURE_PREFIX
 from cde_domain.features.feature import Feature
 from cde_domain.governance.fairness import MIN_REPORTED, members_of, reference_group
 from cde_domain.intervals import LEVEL, Interval, newcombe, ratio_interval

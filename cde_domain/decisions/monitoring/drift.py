@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cde_domain.decisions.raised import Raised
-from cde_domain.decisions.reference import Reference, decision_codes
+from cde_domain.decisions.monitoring.raised import Raised
+from cde_domain.decisions.monitoring.reference import Reference, decision_codes
 from cde_domain.intervals import newcombe, wilson
 from cde_domain.model.metrics import PsiReference
 from cde_domain.model.scoring_model import ScoringModel

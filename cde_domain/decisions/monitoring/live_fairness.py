@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cde_domain.decisions.monitoring.raised import Raised
 from cde_domain.decisions.policy import Outcome
-from cde_domain.decisions.raised import Raised
 from cde_domain.governance.fairness import AttributeResult, Verdict, adverse_impact
 from cde_domain.intervals import wilson
 from cde_domain.loan_book import PROTECTED_PREFIX

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cde_domain.decisions.raised import Raised
-from cde_domain.decisions.reference import Matrix, Reference, log_odds
+from cde_domain.decisions.monitoring.raised import Raised
+from cde_domain.decisions.monitoring.reference import Matrix, Reference, log_odds
 from cde_domain.intervals import Z, normal_interval
 from cde_domain.model.metrics import Ranking
 from cde_domain.portfolio.alarms import Alarms

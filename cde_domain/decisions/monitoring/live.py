@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cde_domain.decisions.estimated import (
+from cde_domain.decisions.monitoring.estimated import (
     Estimate,
     expected_performance,
     line_alarms,
     partly_known_performance,
     reference_alarms,
 )
-from cde_domain.decisions.raised import Raised, as_json
-from cde_domain.decisions.reference import Reference
+from cde_domain.decisions.monitoring.raised import Raised, as_json
+from cde_domain.decisions.monitoring.reference import Reference
 from cde_domain.intervals import wilson
 from cde_domain.model.evaluation import Performance
 from cde_domain.model.metrics import calibration_bins

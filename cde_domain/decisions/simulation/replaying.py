@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from cde_domain.decisions.engine import DecidedBy, DecisionEngine, Routing
 from cde_domain.decisions.explained import Explained, explained
+from cde_domain.decisions.monitoring.recorded import feature_matrix_of
 from cde_domain.decisions.policy import Outcome, Policy
-from cde_domain.decisions.recorded import feature_matrix_of
 from cde_domain.decisions.review import OVERRULING
 from cde_domain.decisions.variants import Variant
 

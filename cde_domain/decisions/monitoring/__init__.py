@@ -1,0 +1,1 @@
+"""What was decided, what became of it, and whether both are still as promised."""
