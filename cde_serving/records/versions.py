@@ -8,16 +8,20 @@ from cde_domain.release import Bundle
 from cde_serving.records.record import Versions
 
 # What turns a request into features, and features into a decision.
+_ROOT = Path(str(cde_domain.__file__)).parent
 _DECIDING = ("application.py", "decisions", "features", "model", "portfolio", "release.py")
+
+
+def deciding_files() -> list[Path]:
+    """The platform's own files that decide; folders inside these packages watch decisions, and take no part in them."""
+    return sorted(
+        path for name in _DECIDING for path in ([_ROOT / name] if name.endswith(".py") else _ROOT.glob(f"{name}/*.py"))
+    )
 
 
 def platform_code() -> str:
     """The digest of the platform's own code that decides, as it is on disk."""
-    root = Path(str(cde_domain.__file__)).parent
-    files = [
-        path for name in _DECIDING for path in ([root / name] if name.endswith(".py") else root.glob(f"{name}/*.py"))
-    ]
-    return json_digest({path.relative_to(root).as_posix(): file_digest(path) for path in sorted(files)})
+    return json_digest({path.relative_to(_ROOT).as_posix(): file_digest(path) for path in deciding_files()})
 
 
 class VersionsOf:
