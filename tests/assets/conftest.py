@@ -1,4 +1,4 @@
-"""Fixtures of the tests of assets: a small portfolio that is watched, and Dagster instances on disk."""
+"""Fixtures of the tests of assets: a small portfolio that is watched, a lender, and Dagster instances."""
 
 import shutil
 import sys
@@ -8,6 +8,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from tests.assets.bank import Bank
 from tests.assets.branch import write_watched_loans
 from tests.support import TinyLoans
 
@@ -37,3 +38,16 @@ def watched_loans(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Ti
     tiny, bundle = write_watched_loans(tmp_path_factory.mktemp("watched"))
     yield tiny, bundle
     sys.path.remove(str(tiny.folder))
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    """A Dagster instance in memory."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+@pytest.fixture
+def bank(tmp_path: Path, instance: dg.DagsterInstance) -> Bank:
+    """A lender whose reports and runs a test tells Dagster of."""
+    return Bank(tmp_path, instance)

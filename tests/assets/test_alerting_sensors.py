@@ -1,6 +1,5 @@
 """Tests for `cde_assets.automation.alerting`: failed runs and failed checks reach people, without anybody's data."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -21,17 +20,6 @@ from tests.resources.receivers import http_receiver
 
 CANARY = "Mrs Smith of 7 Elm Street earns 40,321.77"
 DRIFT_KEY = dg.AssetKey([NAME, "drift_report"])
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
-
-
-@pytest.fixture
-def bank(tmp_path: Path, instance: dg.DagsterInstance) -> Bank:
-    return Bank(tmp_path, instance)
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ def branch(watched_loans: tuple[TinyLoans, Path], tmp_path: Path) -> Iterator[Br
 
 
 def asked(branch: Branch) -> dg.RunRequest | str:
-    """What is asked for now, or why nothing is."""
+    """The run that the schedule asks for, or why it asks for none."""
     evaluate = daily_monitoring_by_clock(Watch.of(branch.settings, branch.portfolio))
     answer = evaluate(dg.build_sensor_context(instance=branch.instance))
     if isinstance(answer, dg.SkipReason):

@@ -1,7 +1,6 @@
 """Tests for `cde_assets.automation.retraining`: what a report leads to."""
 
 import tempfile
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,17 +13,6 @@ from cde_assets.automation.retraining import drift_retrains, performance_decay_r
 from tests.assets.bank import NAME, Bank, training_job
 
 DRIFT = "drift_report"
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
-
-
-@pytest.fixture
-def bank(tmp_path: Path, instance: dg.DagsterInstance) -> Bank:
-    return Bank(tmp_path, instance)
 
 
 @pytest.fixture

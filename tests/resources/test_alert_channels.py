@@ -182,7 +182,7 @@ def test_a_wrong_password_is_told_without_the_password(tmp_path: Path, monkeypat
 
 
 def test_a_server_that_puts_mail_off_did_not_take_it() -> None:
-    """451 is a refusal for now."""
+    """451 (try later) leaves the message with the sender."""
     with mail_receiver() as receiver:
         receiver.refuses = True
         server = MailServer.of(f"smtp://{HOST}:{receiver.port}")
