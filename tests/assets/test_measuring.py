@@ -163,9 +163,11 @@ def _clear_payload(office: Office, _: Path) -> None:
 
 
 def _leaked(office: Office, _: Path) -> None:
+    """Everyone's name is in the log: which people were decided last, whom the scan looks for, is chance."""
     logs = office.settings.home / "logs"
     logs.mkdir()
-    (logs / "scoring.log").write_text(f'{{"event": "refused", "customer": "Person-{DECISIONS - 1:04}"}}\n')
+    lines = [f'{{"event": "refused", "customer": "Person-{number:04}"}}\n' for number in range(DECISIONS)]
+    (logs / "scoring.log").write_text("".join(lines))
 
 
 BROKEN: list[tuple[Callable[[Office, Path], None], str, str]] = [
