@@ -32,7 +32,7 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY) ## loan book to printed decision; PORTFOLIO=german_credit, OPTIONS='path=loans.csv' or 'rows=60000 seed=3'
 	@$(BIN)/cde demo $(PORTFOLIO) $(foreach option,$(OPTIONS),--option '$(option)')
 
-up: $(READY) ## Dagster on 3000, MLflow on 5000, scoring on 8000, until Ctrl-C
+up: $(READY) ## Dagster on 3000, MLflow on 5000, pages on 8001, scoring on 8000, until Ctrl-C
 	@$(BIN)/cde up $(PORTFOLIO) $(foreach option,$(OPTIONS),--option '$(option)')
 
 serve: $(READY) ## the promoted bento in the foreground

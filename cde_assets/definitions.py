@@ -127,6 +127,7 @@ def build_definitions(reference: str, settings: Settings) -> dg.Definitions:
                 state=str(settings.home),
                 source_options=options,
                 clock_file=str(settings.clock_file) if settings.clock_file else None,
+                pages_url=settings.pages_address(),
             ),
             "registry": registry,
             "decision_log": DecisionLogResource.of(settings, portfolio.name),

@@ -82,6 +82,16 @@ def servers(settings: Settings) -> list[Server]:
             environment={"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         ),
         Server(
+            name="pages",
+            command=[
+                *(sys.executable, "-m", "uvicorn", "--factory", "cde_assets.pages:app", "--log-level", "warning"),
+                *("--host", host, "--port", str(settings.pages_port)),
+            ],
+            url=f"http://{host}:{settings.pages_port}",
+            log=logs / "pages.log",
+            environment={},
+        ),
+        Server(
             name="Dagster",
             command=[program("dagster"), "dev", *locations, "-h", host, "-p", str(settings.dagster_port)],
             url=f"http://{host}:{settings.dagster_port}/server_info",
@@ -129,7 +139,7 @@ def _watch(running: list[Server]) -> NoReturn:
 
 def _taken_port(settings: Settings) -> tuple[str, int] | None:
     ports = {"CDE_PORT": settings.port, "CDE_MLFLOW_PORT": settings.mlflow_port}
-    ports["CDE_DAGSTER_PORT"] = settings.dagster_port
+    ports |= {"CDE_DAGSTER_PORT": settings.dagster_port, "CDE_PAGES_PORT": settings.pages_port}
     return next(((name, port) for name, port in ports.items() if is_taken(settings.host, port)), None)
 
 

@@ -35,6 +35,7 @@ class PortfolioResource(dg.ConfigurableResource):
     state: str
     source_options: dict[str, Any] = Field(default_factory=dict)
     clock_file: str | None = None
+    pages_url: str = "http://127.0.0.1:8001"
 
     def load(self) -> Portfolio:
         """The portfolio."""
@@ -67,6 +68,10 @@ class PortfolioResource(dg.ConfigurableResource):
     def home(self) -> Path:
         """The folder with everything that this portfolio has made."""
         return Path(self.state) / self.load().name
+
+    def page_link(self, page: Path) -> dg.MetadataValue:
+        """The link to a page that an asset has written below the portfolio's home."""
+        return dg.MetadataValue.url(f"{self.pages_url}/{page.relative_to(self.state).as_posix()}")
 
     @property
     def artefacts(self) -> Path:

@@ -31,6 +31,7 @@ class Settings(BaseSettings):
     port: int = 8000
     dagster_port: int = 3000
     mlflow_port: int = 5000
+    pages_port: int = 8001
     mlflow_tracking_uri: str | None = None
     decision_log_url: str | None = None
     auth: Literal["on", "off"] = "on"
@@ -49,6 +50,7 @@ class Settings(BaseSettings):
     bureau_deadline: float = Field(default=0.8, gt=0, le=5)
     clock_file: Path | None = None
     dagster_url: HttpUrl | None = None
+    pages_url: HttpUrl | None = None
     alert_webhook: Secret[HttpUrl] | None = None
     alert_slack: Secret[HttpUrl] | None = None
     alert_smtp: SecretStr | None = None
@@ -137,6 +139,10 @@ class Settings(BaseSettings):
     def dagster_address(self) -> str:
         """The address of the Dagster UI, as people reach it, without a slash at the end."""
         return str(self.dagster_url or f"http://{self.host}:{self.dagster_port}").rstrip("/")
+
+    def pages_address(self) -> str:
+        """Where the pages that assets write are reached, without a slash at the end."""
+        return str(self.pages_url or f"http://{self.host}:{self.pages_port}").rstrip("/")
 
     def tracking_uri(self) -> str:
         """Where MLflow keeps runs and models."""

@@ -7,17 +7,7 @@ import dagster as dg
 import pandas as pd
 
 from cde_assets.decisions import GROUP, MONITORED
-from cde_assets.decisions.reporting import (
-    AsOf,
-    Champion,
-    answered_decisions,
-    champion_of,
-    comparable,
-    first_day,
-    keep,
-    report_file,
-    shown,
-)
+from cde_assets.decisions.reporting import AsOf, Champion, Recent, keep, report_file, shown
 from cde_assets.metadata import OWNERS, picture, table
 from cde_domain.decisions.monitoring.drift import Shift, approval_alarms, drift_alarms, shifts, watched
 from cde_domain.decisions.monitoring.live_fairness import fairness_alarms, group_rows, live_fairness, unknown_shares
@@ -42,26 +32,10 @@ def drift_report(
     Evidently's page of the same is linked.
     """
     lending = portfolio.load()
-    as_of = config.day(portfolio)
-    first = first_day(as_of, lending.alarms.window_days)
-    decisions = answered_decisions(portfolio, first, as_of)
-    champion = champion_of(releases)
-    if champion is not None:
-        decisions = comparable(champion, decisions)
-    report: dict[str, Any] = {
-        "as_of": as_of.isoformat(),
-        "first_day": first.isoformat(),
-        "decisions": len(decisions),
-        "bundle": champion.bundle.digest if champion else None,
-        "false_alarm_rate": lending.alarms.false_alarm_rate,
-        "judged": champion is not None and len(decisions) >= lending.alarms.min_decisions,
-        "alarms": [],
-        "drifted_features": [],
-    }
-    if champion is None or not report["judged"]:
-        least = lending.alarms.min_decisions
-        few = f"{len(decisions)} decisions are too few to judge, {least} are needed"
-        report["why"] = "nothing is promoted yet" if champion is None else few
+    recent = Recent.of(config.day(portfolio), lending.alarms, portfolio, releases)
+    report = recent.report() | {"false_alarm_rate": lending.alarms.false_alarm_rate, "drifted_features": []}
+    champion, decisions, as_of = recent.judged_by, recent.decisions, recent.as_of
+    if champion is None:
         path = keep(portfolio, "drift_report", as_of, report)
         context.add_output_metadata({**shown(report, path), "drifted_features": dg.MetadataValue.json([])})
         return report
@@ -173,4 +147,4 @@ def _page(
 
     path = report_file(portfolio, "drift_report", as_of, "html")
     write_page(path, portfolio, champion, decisions, found)
-    return dg.MetadataValue.url(path.as_uri())
+    return portfolio.page_link(path)

@@ -9,16 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cde_assets.decisions import GROUP, MONITORED
-from cde_assets.decisions.reporting import (
-    AsOf,
-    answered_decisions,
-    champion_of,
-    comparable,
-    finite,
-    first_day,
-    keep,
-    shown,
-)
+from cde_assets.decisions.reporting import AsOf, Recent, finite, keep, shown
 from cde_assets.metadata import OWNERS, picture, table
 from cde_domain.decisions.monitoring.estimated import (
     MEASURES,
@@ -50,25 +41,11 @@ def estimated_performance(
     The scores are those that the champion gives, whoever decided. It assumes that repayment follows from the features
     as it did in training: that applicants have changed is seen here, that borrowers have is not.
     """
-    lending = portfolio.load()
-    alarms, as_of = lending.alarms, config.day(portfolio)
-    first = first_day(as_of, alarms.window_days)
-    decisions = answered_decisions(portfolio, first, as_of)
-    champion = champion_of(releases)
-    if champion is not None:
-        decisions = comparable(champion, decisions)
-    report: dict[str, Any] = {
-        "as_of": as_of.isoformat(),
-        "first_day": first.isoformat(),
-        "decisions": len(decisions),
-        "bundle": champion.bundle.digest if champion else None,
-        "cut_off": alarms.accuracy_cut_off,
-        "judged": champion is not None and len(decisions) >= alarms.min_decisions,
-        "alarms": [],
-    }
-    if champion is None or not report["judged"]:
-        few = f"{len(decisions)} decisions are too few to judge, {alarms.min_decisions} are needed"
-        report["why"] = "nothing is promoted yet" if champion is None else few
+    alarms = portfolio.load().alarms
+    recent = Recent.of(config.day(portfolio), alarms, portfolio, releases)
+    report = recent.report() | {"cut_off": alarms.accuracy_cut_off}
+    champion, decisions, as_of = recent.judged_by, recent.decisions, recent.as_of
+    if champion is None:
         context.add_output_metadata(shown(report, keep(portfolio, "estimated_performance", as_of, report)))
         return report
     engine = champion.bundle.engine

@@ -79,7 +79,7 @@ def experiment_report(
             **pictures,
             **({"counters": asdict(counters), "counted": asdict(counted)} if counters and counted else {}),
             "service": "asked" if counters else "not up, so that errors and latency were skipped",
-            "page": dg.MetadataValue.url(written["html"].as_uri()),
+            "page": portfolio.page_link(written["html"]),
             "path": dg.MetadataValue.path(str(written["json"])),
         }
     )

@@ -55,7 +55,7 @@ def policy_simulation(
         found = simulation_of(Asked(first, last, chosen, config.bundle), lending, releases.store(), now)
     except (SimulationError, PolicyError, OSError, ValueError) as error:
         raise dg.Failure(str(error), allow_retries=False) from error
-    return dg.MaterializeResult(metadata=_metadata(found, _written(found, portfolio.home)))
+    return dg.MaterializeResult(metadata=_metadata(found, portfolio, _written(found, portfolio.home)))
 
 
 def _written(found: Simulation, home: Path) -> Path:
@@ -70,7 +70,9 @@ def _written(found: Simulation, home: Path) -> Path:
     return target
 
 
-def _metadata(found: Simulation, target: Path) -> dict[str, dg.MetadataValue | str | int | float]:
+def _metadata(
+    found: Simulation, portfolio: PortfolioResource, target: Path
+) -> dict[str, dg.MetadataValue | str | int | float]:
     report = found.report
     metadata: dict[str, dg.MetadataValue | str | int | float] = {
         "simulated": title(report),
@@ -79,7 +81,8 @@ def _metadata(found: Simulation, target: Path) -> dict[str, dg.MetadataValue | s
         "decisions": report["decisions"],
         "taken_again": report["taken_again"],
         "changed": report["changed"],
-        "report": dg.MetadataValue.path(str(target.with_suffix(".html"))),
+        "page": portfolio.page_link(target.with_suffix(".html")),
+        "report": dg.MetadataValue.path(str(target.with_suffix(".json"))),
         "changed_decisions": dg.MetadataValue.path(str(target.with_suffix(".parquet"))),
     }
     for figure in report["figures"]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import dagster as dg
 import numpy as np
@@ -15,6 +15,7 @@ from cde_domain.decisions.monitoring.recorded import feature_matrix_of, last_rec
 from cde_domain.decisions.monitoring.reference import Reference
 from cde_domain.digests import write_json
 from cde_domain.model.scoring_model import model_digest
+from cde_domain.portfolio import Alarms
 from cde_domain.release import Bundle, BundleError
 from cde_resources.portfolio import PortfolioResource
 from cde_resources.releases import ReleasesResource
@@ -108,6 +109,50 @@ def comparable(champion: Champion, decisions: pd.DataFrame) -> pd.DataFrame:
         if bundle != champion.bundle.digest and known_before.size and (unknown & known_before).any():
             without.append(bundle)
     return decisions[~decisions["bundle"].isin(without)].reset_index(drop=True)
+
+
+@dataclass(frozen=True)
+class Recent:
+    """The decisions of a window of days that a report as of the last of them can hold against the champion."""
+
+    first_day: date
+    as_of: date
+    decisions: pd.DataFrame
+    champion: Champion | None
+    least: int
+
+    @classmethod
+    def of(cls, as_of: date, alarms: Alarms, portfolio: PortfolioResource, releases: ReleasesResource) -> Self:
+        """
+        Those of the portfolio's window up to a day.
+
+        Raises:
+            dagster.Failure: the ledger or the promoted bundle is damaged.
+        """
+        first = first_day(as_of, alarms.window_days)
+        decisions = answered_decisions(portfolio, first, as_of)
+        champion = champion_of(releases)
+        if champion is not None:
+            decisions = comparable(champion, decisions)
+        return cls(first, as_of, decisions, champion, alarms.min_decisions)
+
+    @property
+    def judged_by(self) -> Champion | None:
+        """The champion, if there are decisions enough to judge it by."""
+        return self.champion if len(self.decisions) >= self.least else None
+
+    def report(self) -> dict[str, Any]:
+        """What every report on such a window says, and why it says no more."""
+        few = f"{len(self.decisions)} decisions are too few to judge, {self.least} are needed"
+        return {
+            "as_of": self.as_of.isoformat(),
+            "first_day": self.first_day.isoformat(),
+            "decisions": len(self.decisions),
+            "bundle": self.champion.bundle.digest if self.champion else None,
+            "judged": self.judged_by is not None,
+            "why": few if self.champion else "nothing is promoted yet",
+            "alarms": [],
+        }
 
 
 def first_day(last: date, days: int) -> date:

@@ -40,7 +40,7 @@ def model_card(
             "insufficient_data": len(unsettled["insufficient_data"]),
             "open": len(unsettled["open"]),
             "card": dg.MetadataValue.md(card.markdown),
-            "page": dg.MetadataValue.url(page.as_uri()),
+            "page": portfolio.page_link(page),
             "file": dg.MetadataValue.path(str(page)),
         }
     )

@@ -29,7 +29,7 @@ def _wait(url: str, process: subprocess.Popen[bytes], seconds: float = 150) -> h
 
 
 def test_on_a_clean_start_everything_is_up_and_ready_names_the_command_that_promotes(tmp_path: Path) -> None:
-    ports = {name: free_port(HOST) for name in ("CDE_PORT", "CDE_MLFLOW_PORT", "CDE_DAGSTER_PORT")}
+    ports = {name: free_port(HOST) for name in ("CDE_PORT", "CDE_MLFLOW_PORT", "CDE_DAGSTER_PORT", "CDE_PAGES_PORT")}
     command = [str(Path(sys.executable).parent / "cde"), "up", "german_credit"]
     env = environment(tmp_path, **{name: str(port) for name, port in ports.items()})
     with (tmp_path / "up.log").open("wb") as log:
@@ -39,6 +39,7 @@ def test_on_a_clean_start_everything_is_up_and_ready_names_the_command_that_prom
         assert ready.status_code == 503
         assert ready.json()["run"] == "make demo PORTFOLIO=german_credit"
         assert _wait(f"http://{HOST}:{ports['CDE_MLFLOW_PORT']}/", process).status_code == 200
+        assert _wait(f"http://{HOST}:{ports['CDE_PAGES_PORT']}/", process).status_code == 404  # no page was written yet
         graphql = f"http://{HOST}:{ports['CDE_DAGSTER_PORT']}/graphql"
         _wait(f"http://{HOST}:{ports['CDE_DAGSTER_PORT']}/server_info", process)
         assert _locations(graphql) == {"personal_loan": "", "german_credit": "", "lending_club": ""}
