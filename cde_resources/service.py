@@ -9,8 +9,7 @@ from cde_domain.decisions.experiments.service import Counters
 
 SCORING = "/api/v1/credit/score"
 _REQUESTS = "cde_http_requests_total"
-# The challenger's own time where the service measures it, else that of all requests.
-_SECONDS = (("cde_decision_seconds", "variant", "challenger"), ("cde_http_request_seconds", "route", SCORING))
+_SECONDS = "cde_decision_seconds_bucket"
 _WAIT = 2.0  # seconds
 
 
@@ -52,13 +51,11 @@ def counters_of(page: str, portfolio: str, slow_after_ms: float) -> Counters | N
 
 
 def _slow(samples: list[Any], slow_after_ms: float) -> tuple[int, int]:
-    """How many decisions were timed and how many took longer than the first edge of the histogram that is not less."""
-    for name, label, value in _SECONDS:
-        buckets = {
-            float(sample.labels["le"]): int(sample.value)
-            for sample in samples
-            if sample.name == f"{name}_bucket" and sample.labels[label] == value
-        }
-        if timed := buckets.get(math.inf, 0):
-            return timed, timed - buckets[min(edge for edge in buckets if edge * 1000 >= slow_after_ms)]
-    return 0, 0
+    """How many of the challenger's decisions were timed, and how many took longer than the first edge not below the limit."""
+    buckets = {
+        float(sample.labels["le"]): int(sample.value)
+        for sample in samples
+        if sample.name == _SECONDS and sample.labels["variant"] == "challenger"
+    }
+    timed = buckets.get(math.inf, 0)
+    return timed, timed - min((count for edge, count in buckets.items() if edge * 1000 >= slow_after_ms), default=0)

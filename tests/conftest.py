@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,11 +15,20 @@ os.environ.update(
 )
 
 from tests.lender import Lender, run_cde  # noqa: E402  # settings are read from the environment when these are imported
+from tests.serving.postgres import Postgres, running_postgres  # noqa: E402
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the long files, so that no core waits for one at the end."""
     items.sort(key=lambda item: "stories" not in item.path.parts)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One PostgreSQL server for the session."""
+    # Not below pytest's folder, which is closed to the user that the server runs as.
+    with tempfile.TemporaryDirectory(prefix="postgres-") as folder, running_postgres(Path(folder)) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -9,31 +9,27 @@ from typing import Any
 import dagster as dg
 
 from cde_assets.decisions import GROUP, MONITORED
+from cde_assets.decisions.reporting import AsOf
 from cde_assets.experiments.truth import terms_of
 from cde_assets.metadata import OWNERS, table
 from cde_checks.judgement import latest_metadata
 from cde_domain.decisions.experiments.report import ExperimentReport, experiment_report_of
 from cde_domain.decisions.experiments.service import Counters
 from cde_domain.decisions.experiments.verdict import Verdict
-from cde_domain.decisions.monitoring.recorded import labelled, last_recorded, read_decisions, read_outcomes
+from cde_domain.decisions.monitoring.recorded import labelled, read_decisions, read_outcomes
 from cde_domain.digests import json_bytes
 from cde_resources.portfolio import PortfolioResource
 from cde_resources.releases import ReleasesResource
 from cde_resources.service import ServiceResource
 
 NONE = "none"
-
-
-class ExperimentReportConfig(dg.Config):
-    """`as_of` is the last day whose decisions count, in ISO 8601; by default the last one that is over and recorded."""
-
-    as_of: str | None = None
+EARLIER = 14  # reports; the service may have been away when the latest of them were made
 
 
 @dg.asset(group_name=GROUP, owners=OWNERS, kinds={"html", "json"}, tags=MONITORED, deps=["decisions", "outcomes"])
 def experiment_report(
     context: dg.AssetExecutionContext,
-    config: ExperimentReportConfig,
+    config: AsOf,
     portfolio: PortfolioResource,
     releases: ReleasesResource,
     service: ServiceResource,
@@ -44,8 +40,7 @@ def experiment_report(
     Its unit is the customer's first decision. Intervals hold however often one looks (confidence sequences), guardrails
     share the error that the portfolio allows, and what was found is about the last signed entry of the experiment.
     """
-    now = portfolio.now()
-    as_of = date.fromisoformat(config.as_of) if config.as_of else last_recorded(portfolio.home, now.date())
+    now, as_of = portfolio.now(), config.day(portfolio)
     store = releases.store()
     terms = terms_of(store.experiments.entries(), store.ledger.entries())
     said: dict[str, Any] = {"as_of": str(as_of), "alarm": False, "alarms": [], "judged": False, "decisions": 0}
@@ -54,7 +49,7 @@ def experiment_report(
     lending = portfolio.load()
     decisions = read_decisions(portfolio.home, terms.started.date(), as_of)
     outcomes = read_outcomes(portfolio.home, terms.started.date(), as_of)
-    before = latest_metadata(context.instance, context.asset_key, limit=1)
+    before = latest_metadata(context.instance, context.asset_key, limit=EARLIER)
     counters, counted = _counted(service, lending.experiment.slow_after_ms, terms.experiment, before)
     report = experiment_report_of(
         decisions,
@@ -107,8 +102,8 @@ def _counted(
     counters = service.counters(slow_after_ms)
     if counters is None:
         return None, None
-    latest = before[0] if before else {}
-    earlier = Counters(**latest["counters"]) if "counters" in latest else None
+    latest = next((report for report in before if "counters" in report), {})
+    earlier = Counters(**latest["counters"]) if latest else None
     counted = counters.since(earlier)
     if latest.get("experiment") == experiment and "counted" in latest:
         counted = Counters(**latest["counted"]).plus(counted)

@@ -35,8 +35,8 @@ GENDER = """    protected=(
         ProtectedAttribute(
             "gender",
             lambda book: book["gender"],
-            "report",
-            "shown",
+            "gate",
+            "asked for",
             monitoring=Monitoring(values=("female", "male"), legal_basis="Asked for with the applicant's consent"),
         ),
     ),
@@ -59,10 +59,16 @@ def write_watched_loans(folder: Path) -> tuple[TinyLoans, Path]:
 class Branch:
     """One home with a service of its own in this process."""
 
-    def __init__(self, home: Path, tiny: TinyLoans, bundle: Path, start: str) -> None:
+    def __init__(self, home: Path, tiny: TinyLoans, bundle: Path, start: str, log_url: str | None = None) -> None:
         self.clock_file = home / "clock"
         self.set_clock(start)
-        self.settings = Settings(home=home, portfolio=tiny.reference, clock_file=self.clock_file, _env_file=None)
+        self.settings = Settings(
+            home=home,
+            portfolio=tiny.reference,
+            clock_file=self.clock_file,
+            decision_log_url=log_url,
+            _env_file=None,
+        )
         self.folder = self.settings.portfolio_home(NAME)
         self.releases = releases_in(self.folder, self.settings.home / "keys")
         self.releases.promote(bundle, NAME)
@@ -129,6 +135,10 @@ class Branch:
     def monitor(self, first: str, last: str | None = None) -> dg.ExecuteInProcessResult:
         """Record some days, as the job that watches does first."""
         return self._run(MONITOR_JOB, {FIRST: first, LAST: last or first}, "decisions", "outcomes")
+
+    def report(self, name: str) -> dg.ExecuteInProcessResult:
+        """Make a report on the days that are recorded."""
+        return self._run(MONITOR_JOB, {}, name)
 
     def follow(self, first: str, last: str | None = None) -> dg.ExecuteInProcessResult:
         """Take late outcomes in, as the job for them does first."""

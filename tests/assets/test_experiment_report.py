@@ -12,13 +12,15 @@ import pandas as pd
 import pytest
 
 from cde_domain.decisions.experiments.cohort import Step, Terms
+from cde_domain.decisions.experiments.service import Counters
 from cde_domain.decisions.monitoring.recorded import decisions_file
 from cde_domain.decisions.variants import assigned
 from cde_resources.releases import ReleasesResource
+from cde_resources.service import counters_of
 from cde_serving.experiments import Participant
 from tests.assets.branch import NAME, Branch
 from tests.experiments import Model, traffic
-from tests.serving.helpers import EVIDENCE
+from tests.serving.helpers import EVIDENCE, SCORE
 from tests.support import TinyLoans
 
 BEGAN = datetime(2026, 3, 2, tzinfo=UTC)
@@ -177,3 +179,23 @@ def test_shadows_are_compared_beside_the_experiment(branch: Branch):
 
     assert said[f"disagreement_of_{SHADOW[:8]}"] == pytest.approx(turned.mean(), abs=0.03)
     assert said[f"shadow {SHADOW[:8]}"].startswith("![Where the shadow differs]")
+
+
+def test_errors_and_slow_decisions_are_those_that_the_service_itself_counts(branch: Branch):
+    before = counted(branch)
+    for customer in ("c-1", "c-2", "c-3"):
+        branch.score(customer)
+    branch.scorer.close()  # nothing can be recorded any more, so that nothing is answered
+    assert 503 == branch.client.post(SCORE, json=branch.portfolio.example).status_code
+
+    new = counted(branch).since(before)
+
+    assert (4, 1) == (new.requests, new.failed)
+    assert (0, 0) == (new.timed, new.slow)  # all were the champion's
+    assert counters_of(branch.client.get("/metrics").text, "another portfolio", 1000.0) is None
+
+
+def counted(branch: Branch, slow_after_ms: float = 5000.0) -> Counters:
+    counters = counters_of(branch.client.get("/metrics").text, NAME, slow_after_ms)
+    assert counters is not None
+    return counters

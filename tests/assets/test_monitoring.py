@@ -35,6 +35,7 @@ from cde_resources.mlflow import MlflowResource
 from cde_resources.releases import ReleasesResource
 from cde_serving.evidence import Enclosure, write_pack
 from cde_serving.settings import Settings
+from tests.assets.branch import Branch, checked
 from tests.serving.helpers import Releases, releases_in
 from tests.support import NAME, REFERENCE, TinyLoans, training_rows, write_tiny_bundle, write_tiny_loans
 
@@ -332,3 +333,22 @@ def test_live_decisions_are_judged_by_group_where_groups_are_collected():
     low, high = rows["female"]["approval_interval"]
     assert low < 0.4 < high
     assert live_fairness(german, decisions[["decision"]], min_ratio=0.8) == []
+
+
+@pytest.mark.parametrize(("womens_income", "fair"), [(9_000.0, False), (120_000.0, True)])
+def test_groups_are_watched_from_the_request_to_the_check_of_the_day(
+    watched_loans: tuple[TinyLoans, Path], tmp_path: Path, womens_income: float, fair: bool
+):
+    with Branch(tmp_path, *watched_loans, "2026-03-02T09:00") as branch:
+        for number in range(60):
+            branch.score(f"w-{number}", gender="female", annual_income=womens_income, loan_amount=9_000.0)
+            branch.score(f"m-{number}", gender="male", annual_income=120_000.0, loan_amount=9_000.0)
+        branch.set_clock("2026-03-03T00:20")
+        assert branch.monitor("2026-03-02").success
+
+        result = branch.report("drift_report")
+
+        assert fair is checked(result)["live_fairness_holds"]
+        (made,) = [event.materialization for event in result.get_asset_materialization_events()]
+        assert fair is not any(one["what"] == "adverse_impact_gender" for one in made.metadata["alarms"].value)
+        assert "w-1" not in str(made.metadata)

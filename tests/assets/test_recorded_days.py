@@ -15,11 +15,13 @@ import sqlalchemy as sa
 
 from cde_assets.decisions import recorded
 from cde_assets.decisions.day_files import DayFile, notes_of, one_writer
+from cde_assets.decisions.due import days_to_record
 from cde_checks.decisions.recorded import sample_of
 from cde_domain.decisions.monitoring.recorded import decisions_file, feature_matrix_of
 from cde_serving.records.replay import matrix_of
 from cde_serving.records.store import RecordStore
 from tests.assets.branch import Branch, checked, metadata_of, said, why
+from tests.serving.postgres import Postgres
 from tests.support import TinyLoans
 
 DAY, NEXT, EMPTY = "2026-03-02", "2026-03-03", "2026-03-04"
@@ -63,6 +65,37 @@ def test_a_day_is_recorded_with_the_very_features_that_decided(branch: Branch):
     expected = np.vstack([matrix_of(features, values) for values in recorded_features])
     assert expected.tobytes() == feature_matrix_of(found, features).tobytes()
     assert {"recorded_features_are_reproduced": True, "log_chain_verifies": True} == checked(result)
+
+
+def test_a_log_in_postgresql_gives_the_same_days(
+    watched_loans: tuple[TinyLoans, Path], postgres: Postgres, tmp_path: Path
+):
+    with Branch(tmp_path, *watched_loans, f"{DAY}T09:00", postgres.new_database()) as branch:
+        by_route, by_file = approved(branch, "c-1", gender="female"), approved(branch, "c-2")
+        approved(branch, "c-erased")
+        branch.erase("c-erased")
+        branch.tell(by_route, "repaid", DAY)
+        branch.labels("march.csv", (by_file, "bad", DAY))
+        branch.set_clock(f"{EMPTY}T09:00")
+
+        result = branch.monitor(DAY, NEXT)
+
+        assert result.success, why(result)
+        assert [by_route, by_file] == branch.decisions(DAY)["decision_id"].tolist()
+        assert ["female", None] == branch.decisions(DAY)["protected.gender"].tolist()
+        assert [(by_route, "repaid", "route"), (by_file, "defaulted", "file")] == [
+            (row["decision_id"], row["outcome"], row["source"]) for row in branch.outcomes(DAY)
+        ]
+        assert {"recorded_features_are_reproduced": True, "log_chain_verifies": True} == checked(result)
+        assert not asked_again(branch, DAY)
+
+
+def asked_again(branch: Branch, day: str) -> bool:
+    """Whether a day that was read still counts as not read."""
+    today = branch.settings.clock()().date()
+    return date.fromisoformat(day) in days_to_record(
+        branch.log.read_engine, branch.folder, branch.portfolio.name, today
+    )
 
 
 def test_counts_and_rates_are_shown_by_the_day_and_nothing_of_a_person(branch: Branch):

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from tests.serving.helpers import (
     releases_in,
     start_server,
 )
-from tests.serving.postgres import Postgres, running_postgres
+from tests.serving.postgres import Postgres
 from tests.serving.written_log import RECORDS, Written, record_all
 from tests.support import NAME, TinyLoans, write_tiny_bundle, write_tiny_loans
 
@@ -89,14 +88,6 @@ def desk(open_desk: Callable[[Releases], Desk], releases: Releases, bundles: tup
     """The app with the first bundle promoted."""
     releases.promote(bundles[0])
     return open_desk(releases)
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    """One PostgreSQL server for the session."""
-    # Not below pytest's folder, which is closed to the user that the server runs as.
-    with tempfile.TemporaryDirectory(prefix="postgres-") as folder, running_postgres(Path(folder)) as server:
-        yield server
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -14,6 +14,7 @@ import rfc8785
 import sqlalchemy as sa
 
 from cde_domain.decisions.variants import assigned
+from cde_resources.service import counters_of
 from cde_serving.experiments import ExperimentError, ExperimentLog, Participant
 from cde_serving.plan import PlanFollower
 from cde_serving.records.record import DEFAULT_TENANT, Payload
@@ -199,6 +200,19 @@ class TestChallenger:
             assert record.versions.bundle.startswith(versions[record.variant])
             answer = msgspec.json.decode(record.payload.answer)
             assert (record.variant, record.versions.bundle[:12]) == (answer["variant"], answer["model_version"])
+
+    def test_its_time_is_counted_apart(self, desk: Desk, releases: Releases, bundles: Bundles) -> None:
+        """By which an experiment notices a challenger that is slow, however many decisions are the champion's."""
+        start(releases, bundles[1], 0.5)
+        plan = desk.scorer.plan
+        assert plan is not None
+        wait_for(lambda: plan.plan.weight == 0.5, 2)
+
+        challenged = [variant for variant, _ in variants_of(desk).values()].count("challenger")
+
+        counters = counters_of(desk.client.get("/metrics").text, NAME, slow_after_ms=5000.0)
+        assert counters is not None
+        assert (len(CUSTOMERS), challenged, 0) == (counters.requests, counters.timed, counters.slow)
 
     def test_it_is_drawn_by_token_and_not_by_the_customers_id(
         self, desk: Desk, releases: Releases, bundles: Bundles

@@ -12,8 +12,8 @@ class Counters:
     """
     What one service process counted since it started.
 
-    `requests` for decisions and those that `failed` (5xx); of `timed` decisions, how many were `slow`: the challenger's
-    where the service tells variants apart, else all requests. `process` names the process: counters begin at zero.
+    `requests` for decisions and those that `failed` (5xx); of the challenger's `timed` decisions, how many were `slow`.
+    `process` names the process: counters begin at zero.
     """
 
     process: str
