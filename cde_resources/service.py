@@ -51,7 +51,7 @@ def counters_of(page: str, portfolio: str, slow_after_ms: float) -> Counters | N
 
 
 def _slow(samples: list[Any], slow_after_ms: float) -> tuple[int, int]:
-    """How many of the challenger's decisions were timed, and how many took longer than the first edge not below the limit."""
+    """How many of the challenger's decisions were timed, and how many exceed the first edge not below the limit."""
     buckets = {
         float(sample.labels["le"]): int(sample.value)
         for sample in samples
