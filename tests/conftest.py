@@ -1,5 +1,6 @@
 """Every test runs on state of its own, with telemetry off and no settings of the person who runs it."""
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -32,24 +33,26 @@ def postgres() -> Iterator[Postgres]:
 
 
 @pytest.fixture(scope="session")
-def german_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home in which `cde demo german_credit` has promoted a model."""
-    home = tmp_path_factory.mktemp("german")
-    done = run_cde(home, "demo", "german_credit")
-    assert done.returncode == 0, done.stdout + done.stderr
-    (home / "demo" / "printed.txt").write_text(done.stdout, encoding="utf-8")
-    shutil.copytree(home, _as_promoted(home), ignore=shutil.ignore_patterns("bentoml"))
+def german_as_promoted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home in which `cde demo german_credit` promoted a model, once for all workers; to be copied, not worked in."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    home = shared / "german-as-promoted"
+    with (shared / "german.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (home / "demo" / "printed.txt").exists():  # written last
+            shutil.rmtree(home, ignore_errors=True)
+            done = run_cde(home, "demo", "german_credit")
+            assert done.returncode == 0, done.stdout + done.stderr
+            (home / "demo" / "printed.txt").write_text(done.stdout, encoding="utf-8")
     return home
 
 
-def _as_promoted(home: Path) -> Path:
-    return home.with_name(f"{home.name}-as-promoted")
-
-
 @pytest.fixture(scope="session")
-def german_as_promoted(german_home: Path) -> Path:
-    """A copy of that home from before any test worked in it; to be copied, not worked in."""
-    return _as_promoted(german_home)
+def german_home(german_as_promoted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of that home, in which tests work one after the other."""
+    return Path(shutil.copytree(german_as_promoted, tmp_path_factory.mktemp("german") / "home", symlinks=True))
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
 """Sensors that tell people of failed runs and failed checks."""
 
 import dagster as dg
-from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.scheduler.instigation import InstigatorStatus
 
+from cde_assets.automation.failed_ticks import own_states
 from cde_assets.automation.finished_runs import Cursor, ended_runs, evaluations_in, read_cursor
 from cde_assets.automation.links import asset_link, run_link
 from cde_assets.automation.reports import DRIFT, ESTIMATED, LIVE, metadata_of
@@ -119,11 +119,5 @@ def _is_told_elsewhere(
 
 def _is_switched_off(context: dg.SensorEvaluationContext, watcher: Watcher, sensor: str) -> bool:
     """Whether a sensor of this code location is off: somebody switched it off, or it is so by default."""
-    origin = context.code_location_origin
-    states = [
-        state.status
-        for state in context.instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
-        if state.instigator_name == sensor
-        and (origin is None or state.origin.repository_origin.code_location_origin == origin)
-    ]
+    states = [state.status for state in own_states(context) if state.instigator_name == sensor]
     return InstigatorStatus.STOPPED in states if states else not watcher.chosen

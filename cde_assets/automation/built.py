@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from cde_assets.automation.alerting import failed_checks_alert, failures_alert
+from cde_assets.automation.failed_ticks import failed_ticks_alert
 from cde_assets.automation.lost_runs import lost_runs_end
 from cde_assets.automation.refreshing import new_loans_refresh
 from cde_assets.automation.retraining import drift_retrains, performance_decay_retrains
@@ -39,6 +40,7 @@ def automation(settings: Settings, portfolio: Portfolio, reference: str) -> Auto
             new_loans_refresh(watcher),
             failures_alert(watcher),
             failed_checks_alert(watcher),
+            failed_ticks_alert(watcher),
             lost_runs_end(watcher),
         ],
         schedules=[weekly_retraining(watcher), quarterly_card_review(watcher)],

@@ -12,13 +12,13 @@ TRAINING_JOB = "train_challenger"
 Why = Literal["drift", "decay", "new_loans", "weekly"]
 WHY, REQUESTED_AT, EPISODE = "cde/why", "cde/requested_at", "cde/episode"
 
-UNFINISHED = (
+UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
-)
+]
 
 
 def training_request(
@@ -34,7 +34,7 @@ def training_request(
 
 def unfinished_training(instance: dg.DagsterInstance, portfolio: str) -> dg.DagsterRun | None:
     """A training that is queued or running."""
-    runs = instance.get_runs(_trainings(portfolio, statuses=list(UNFINISHED)), limit=1)
+    runs = instance.get_runs(_trainings(portfolio, statuses=UNFINISHED), limit=1)
     return runs[0] if runs else None
 
 

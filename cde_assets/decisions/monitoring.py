@@ -10,11 +10,13 @@ from typing import Any, TypeVar
 
 import dagster as dg
 
+from cde_assets.automation.training_runs import UNFINISHED
 from cde_assets.decisions import MONITORED
 from cde_assets.decisions.due import days_to_follow, days_to_record
 from cde_assets.decisions.known_labels import said, seen_files
 from cde_checks.decisions import FIRST, LAST
 from cde_domain.clock import Clock
+from cde_domain.decisions.monitoring.recorded import decisions_file
 from cde_domain.digests import json_digest
 from cde_domain.loan_book import LoanBookError
 from cde_domain.portfolio import Portfolio
@@ -33,13 +35,6 @@ Evaluated = TypeVar("Evaluated")
 
 WILL_RETRY, RETRIED_AS = "dagster/will_retry", "dagster/auto_retry_run_id"
 
-UNFINISHED = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 
 
@@ -160,7 +155,7 @@ def _due(instance: dg.DagsterInstance, watch: Watch) -> dg.RunRequest | dg.SkipR
         with watch.log.open() as log:
             due = days_to_record(log.engine, watch.home, watch.portfolio.name, today)
     except LogUnavailableError as error:
-        return dg.SkipReason(str(error))
+        return _unavailable(watch, error)
     if busy := _busy(instance, watch, MONITOR_JOB):
         return dg.SkipReason(busy)
     latest = _run(instance, watch, MONITOR_JOB, FINISHED)
@@ -181,7 +176,7 @@ def matured_outcomes(watch: Watch) -> Callable[[dg.SensorEvaluationContext], dg.
         try:
             changed = _changed(watch, now.date())
         except LogUnavailableError as error:
-            return dg.SkipReason(str(error))
+            return _unavailable(watch, error)
         if not changed:
             return dg.SkipReason("nothing more is known of the loans of mature days")
         if busy := _busy(context.instance, watch, MONITOR_JOB) or _busy(context.instance, watch, FOLLOW_JOB):
@@ -207,6 +202,13 @@ def _changed(watch: Watch, today: date) -> Mapping[date, str]:
         except LoanBookError:  # the run says what is wrong with it, once for each state of the files
             return {today - timedelta(days=1): json_digest(str(seen_files(watch.home)))}
         return days_to_follow(log.engine, watch.home, watch.portfolio.name, labels, today, matures)
+
+
+def _unavailable(watch: Watch, error: LogUnavailableError) -> dg.SkipReason:
+    """Before anything was recorded there may be no log yet; later the evaluation fails, and people are told."""
+    if decisions_file(watch.home, watch.today()).parent.exists():
+        raise error
+    return dg.SkipReason(str(error))
 
 
 def _busy(instance: dg.DagsterInstance, watch: Watch, job: str) -> str | None:

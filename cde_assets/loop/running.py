@@ -1,6 +1,7 @@
 """Runs the loop from an empty home to its summary line."""
 
 import signal
+import sys
 from typing import Any
 
 from rich.console import Console
@@ -13,10 +14,12 @@ from cde_assets.traffic.service import TrafficError
 from cde_serving.clock_file import ClockFile
 from cde_serving.settings import Settings
 
+LOG_WIDTH = 160  # of a file, where nobody says how wide lines may be
+
 
 def run_loop(settings: Settings) -> int:
     """Tell the whole story; exit status 0 if everything in it happened, 1 with what did not."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else LOG_WIDTH)
     for sign in (signal.SIGINT, signal.SIGTERM):  # a shell starts background jobs with SIGINT ignored
         signal.signal(sign, signal.default_int_handler)
     lender = LoopLender.found(settings)

@@ -10,10 +10,13 @@ from dagster._core.remote_origin import (
     RemoteInstigatorOrigin,
     RemoteRepositoryOrigin,
 )
-from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus
+from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, TickData, TickStatus
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster_shared.error import SerializableErrorInfo
 
 from cde_assets.automation.alerting import failed_checks_alert, failures_alert
+from cde_assets.automation.failed_ticks import failed_ticks_alert
+from cde_domain.clock import utc_now
 from cde_resources.alerts.alerter import open_alerter
 from tests.assets.bank import NAME, Bank
 from tests.resources.receivers import http_receiver
@@ -180,12 +183,45 @@ def test_an_alarm_that_a_retraining_sensor_tells_is_not_told_twice(bank_on_disk:
     assert bank_on_disk.told == []
 
 
+def known(bank: Bank, sensor: str, status: InstigatorStatus) -> InstigatorState:
+    """What Dagster keeps of a sensor once the daemon or a person has seen to it."""
+    location = ManagedGrpcPythonEnvCodeLocationOrigin(LoadableTargetOrigin(module_name="cde_assets"), "german_credit")
+    origin = RemoteInstigatorOrigin(RemoteRepositoryOrigin(location, "__repository__"), sensor)
+    state = InstigatorState(origin, InstigatorType.SENSOR, status)
+    bank.instance.add_instigator_state(state)
+    return state
+
+
+@pytest.mark.parametrize(("ended", "minutes_ago", "alerts"), [("FAILURE", 1, 1), ("FAILURE", 20, 0), ("SKIPPED", 1, 0)])
+def test_a_sensor_that_fails_itself_is_told_without_its_words(
+    bank_on_disk: Bank, ended: str, minutes_ago: int, alerts: int
+):
+    """A drift sensor that raises at every look retrains nothing, and nobody would know."""
+    state = known(bank_on_disk, "drift_retrains", InstigatorStatus.RUNNING)
+    bank_on_disk.instance.create_tick(
+        TickData(
+            state.instigator_origin_id,
+            "drift_retrains",
+            InstigatorType.SENSOR,
+            TickStatus(ended),
+            timestamp=utc_now().timestamp() - 60 * minutes_ago,
+            selector_id=state.selector_id,
+            error=SerializableErrorInfo(CANARY, [], "LedgerError") if ended == "FAILURE" else None,
+        )
+    )
+    for _ in range(2):
+        bank_on_disk.look(failed_ticks_alert(bank_on_disk.watcher))
+
+    assert alerts == len(bank_on_disk.told)
+    for alert in bank_on_disk.told:
+        assert "drift_retrains fails" in alert["title"]
+        assert "LedgerError" in alert["what"]
+        assert CANARY not in str(alert)
+
+
 def test_an_alarm_is_told_by_its_check_where_somebody_switched_the_retraining_sensor_off(bank_on_disk: Bank):
     """As the switch in the UI does it."""
-    location = ManagedGrpcPythonEnvCodeLocationOrigin(LoadableTargetOrigin(module_name="cde_assets"), "german_credit")
-    origin = RemoteInstigatorOrigin(RemoteRepositoryOrigin(location, "__repository__"), "drift_retrains")
-    state = InstigatorState(origin, InstigatorType.SENSOR, InstigatorStatus.STOPPED)
-    bank_on_disk.instance.add_instigator_state(state)
+    known(bank_on_disk, "drift_retrains", InstigatorStatus.STOPPED)
     materialise(bank_on_disk, alarming_report, check_of(alarming_report, blocking=False))
     bank_on_disk.look(failed_checks_alert(bank_on_disk.watcher))
 

@@ -20,6 +20,7 @@ SENSORS = {
     "new_loans_refresh",
     "failures_alert",
     "failed_checks_alert",
+    "failed_ticks_alert",
     "lost_runs_end",
 }
 SCHEDULES = {"weekly_retraining", "quarterly_card_review"}

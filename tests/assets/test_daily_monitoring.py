@@ -14,6 +14,7 @@ from cde_assets.decisions.monitoring import (
     matured_outcomes,
 )
 from cde_checks.decisions import FIRST, LAST
+from cde_serving.decision_log import LogUnavailableError
 from tests.assets.branch import NAME, Branch
 from tests.support import TinyLoans
 
@@ -192,16 +193,26 @@ def test_reports_that_failed_after_the_days_were_recorded_are_asked_for_again(br
     assert ("2026-03-04", "2026-03-04") == days(asked(branch))
 
 
-def test_a_log_that_is_away_postpones_and_skips_nothing(branch: Branch):
-    branch.score("c-1")
-    branch.set_clock("2026-03-03T00:20")
-    database = branch.folder / "decisions.sqlite"
-    elsewhere = database.rename(branch.folder / "elsewhere.sqlite")
+def test_before_the_first_decision_there_is_nothing_to_watch(branch: Branch):
+    (branch.folder / "decisions.sqlite").rename(branch.folder / "elsewhere.sqlite")
 
     assert "there is no decision log" in str(asked(branch))
 
+
+def test_a_log_that_is_away_fails_the_tick_so_that_people_are_told_and_skips_nothing(branch: Branch):
+    branch.score("c-1")
+    branch.set_clock("2026-03-03T00:20")
+    done(branch)
+    branch.score("c-2")
+    branch.set_clock("2026-03-04T00:20")
+    database = branch.folder / "decisions.sqlite"
+    elsewhere = database.rename(branch.folder / "elsewhere.sqlite")
+
+    with pytest.raises(LogUnavailableError, match="there is no decision log"):
+        asked(branch)
+
     elsewhere.rename(database)
-    assert ("2026-03-02", "2026-03-02") == days(asked(branch))
+    assert ("2026-03-03", "2026-03-03") == days(asked(branch))
 
 
 def recorded(branch: Branch) -> str:
@@ -300,7 +311,8 @@ def test_a_log_that_is_away_leaves_the_cursor_where_it_is(branch: Branch):
     branch.tell(decision, "repaid", "2026-03-09")
     elsewhere = (branch.folder / "decisions.sqlite").rename(branch.folder / "elsewhere.sqlite")
 
-    assert "there is no decision log" in str(sensor.look())
+    with pytest.raises(LogUnavailableError, match="there is no decision log"):
+        sensor.look()
 
     assert sensor.cursor is None
     elsewhere.rename(branch.folder / "decisions.sqlite")
