@@ -44,10 +44,10 @@ def drift_report(
     path = keep(portfolio, "drift_report", as_of, report)
     context.add_output_metadata(
         {
+            "page": _page(portfolio, champion, decisions, found, as_of),
             **shown(report, path),
             "drifted_features": dg.MetadataValue.json(report["drifted_features"]),
             **_metadata(report, decisions, found),
-            "page": _page(portfolio, champion, decisions, found, as_of),
         }
     )
     return report

@@ -46,6 +46,7 @@ warnings.filterwarnings("ignore", "Parameter `backfill_policy`", dg.BetaWarning)
     tags=MONITORED,
     partitions_def=DAYS,
     backfill_policy=dg.BackfillPolicy.single_run(),
+    deps=["champion_model"],
 )
 def decisions(
     context: dg.AssetExecutionContext, portfolio: PortfolioResource, decision_log: DecisionLogResource

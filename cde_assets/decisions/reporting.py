@@ -185,11 +185,11 @@ def shown(report: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """The metadata that every report has, and that sensors read."""
     return {
         "as_of": report["as_of"],
+        "said": said(report),
         "decisions": report["decisions"],
         "judged": report["judged"],
         "alarm": bool(report["alarms"]),
         "alarms": dg.MetadataValue.json(list(report["alarms"])),
-        "said": said(report),
         "report": dg.MetadataValue.path(str(path)),
     }
 
