@@ -136,7 +136,13 @@ def insufficient_data(fairness_report: dict[str, Any]) -> list[str]:
     ]
 
 
-@dg.asset(group_name=GROUP, owners=OWNERS, kinds={"bentoml"})
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"bentoml"},
+    # A person may promote champion_model alone, and `cde serve` would go on with the bento of the one before.
+    automation_condition=dg.AutomationCondition.eager().with_label("the champion has changed"),
+)
 def scoring_bento(
     context: AssetExecutionContext,
     portfolio: PortfolioResource,

@@ -25,6 +25,17 @@ class Automation:
     jobs: list[Any]
 
 
+def bento_follows_champion(watcher: Watcher) -> dg.SensorDefinition:
+    """The sensor that evaluates the automation condition of `scoring_bento`."""
+    return dg.AutomationConditionSensorDefinition(
+        "bento_follows_champion",
+        target=dg.AssetSelection.assets(watcher.key("scoring_bento")),
+        default_status=watcher.default_status,
+        run_tags={"portfolio": watcher.name},
+        description="Builds the bento of a champion that was promoted alone.",
+    )
+
+
 def automation(settings: Settings, portfolio: Portfolio, reference: str) -> Automation:
     """
     Everything, on by default where the portfolio is the chosen one.
@@ -42,6 +53,7 @@ def automation(settings: Settings, portfolio: Portfolio, reference: str) -> Auto
             failed_checks_alert(watcher),
             failed_ticks_alert(watcher),
             lost_runs_end(watcher),
+            bento_follows_champion(watcher),
         ],
         schedules=[weekly_retraining(watcher), quarterly_card_review(watcher)],
         jobs=[review_job(watcher)],

@@ -48,6 +48,11 @@ class Watcher:
         return self.portfolio.name
 
     @property
+    def default_status(self) -> dg.DefaultSensorStatus:
+        """On by default for the chosen portfolio alone."""
+        return dg.DefaultSensorStatus.RUNNING if self.chosen else dg.DefaultSensorStatus.STOPPED
+
+    @property
     def cooldown_days(self) -> float:
         """Days after a training in which no report asks for another."""
         return float(self.portfolio.alarms.retrain_cooldown_days)
@@ -68,12 +73,11 @@ class Watcher:
         self, name: str, evaluate: Evaluate, *, description: str, job_name: str | None = None
     ) -> dg.SensorDefinition:
         """A sensor that is on by default for the chosen portfolio alone."""
-        status = dg.DefaultSensorStatus.RUNNING if self.chosen else dg.DefaultSensorStatus.STOPPED
         return dg.SensorDefinition(
             name=name,
             evaluation_fn=evaluate,
             job_name=job_name,
             description=description,
-            default_status=status,
+            default_status=self.default_status,
             minimum_interval_seconds=SECONDS_BY_CLOCK_FILE if self.settings.clock_file else SECONDS,
         )

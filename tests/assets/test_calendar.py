@@ -22,6 +22,7 @@ SENSORS = {
     "failed_checks_alert",
     "failed_ticks_alert",
     "lost_runs_end",
+    "bento_follows_champion",
 }
 SCHEDULES = {"weekly_retraining", "quarterly_card_review"}
 
