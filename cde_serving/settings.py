@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, HttpUrl, NonNegativeInt, PositiveFloat, Secret, SecretStr, field_validator, model_validator
+from pydantic import Field, HttpUrl, NonNegativeInt, Secret, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cde_domain.clock import Clock, utc_now
@@ -56,7 +56,7 @@ class Settings(BaseSettings):
     alert_smtp: SecretStr | None = None
     alert_from: str = "credit-decisions@localhost"
     alert_to: str = ""
-    alert_repeat_hours: PositiveFloat = 24.0
+    alert_repeat_hours: float = Field(default=24.0, gt=0, le=24 * 366)
 
     @field_validator(
         *(

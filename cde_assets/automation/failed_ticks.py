@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import dagster as dg
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorTick, TickStatus
+from pydantic import TypeAdapter
 
 from cde_assets.automation.links import automation_link
 from cde_assets.automation.watcher import Watcher
@@ -13,13 +14,21 @@ from cde_resources.alerts.alert import Alert
 
 LOOKED_BACK = timedelta(minutes=10)  # by the machine's clock, which stamps ticks
 
+_SEEN = TypeAdapter(dict[str, int])  # the cursor: the last failed tick that was told or counted, by sensor or schedule
+
 
 def failed_ticks_alert(watcher: Watcher) -> dg.SensorDefinition:
     """The sensor of this name."""
 
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        told = sum(watcher.alerter.send(tick_alert(watcher, state, tick)) for state, tick in failed_ticks(context))
-        return dg.SensorResult(skip_reason=" ".join([f"{told} failed ticks told.", *watcher.alerter.retry()]))
+        seen = _SEEN.validate_json(context.cursor or "{}")
+        told = 0
+        for state, tick in failed_ticks(context):
+            if seen.get(state.selector_id) != tick.tick_id:
+                told += watcher.alerter.send(tick_alert(watcher, state, tick))
+                seen[state.selector_id] = tick.tick_id
+        said = " ".join([f"{told} failed ticks told.", *watcher.alerter.retry()])
+        return dg.SensorResult(skip_reason=said, cursor=_SEEN.dump_json(seen).decode())
 
     return watcher.sensor(
         "failed_ticks_alert",

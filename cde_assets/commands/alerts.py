@@ -12,9 +12,9 @@ app = typer.Typer(name="alerts", no_args_is_help=True, help="Try the channels th
 
 @app.command("test")
 def try_channels(portfolio: PortfolioArgument = None) -> None:
-    """Send a test alert over every channel that is set up; a channel that does not take it makes the answer no."""
+    """Send a test alert over every channel that is set up; the answer is no if one does not take it for everybody."""
     settings = choose(portfolio)
-    from cde_resources.alerts.alert import Alert, ChannelError, Message
+    from cde_resources.alerts.alert import Alert, Message, hand_over
     from cde_resources.alerts.alerter import open_channels
 
     name = settings.portfolio_name()
@@ -30,15 +30,14 @@ def try_channels(portfolio: PortfolioArgument = None) -> None:
     message = Message(id=f"test-{now:%Y%m%dT%H%M%S%f}", portfolio=name, at=now, alert=alert)
     failed = []
     for channel in _opened(lambda: open_channels(settings)):
-        try:
-            channel.send(message)
-        except ChannelError as error:
+        taken, said = hand_over(channel, message)
+        if said:
             failed.append(channel.name)
-            typer.echo(f"{channel.name}: {error}", err=True)
+            typer.echo(f"{channel.name}: {'taken, but ' if taken else ''}{said}", err=True)
         else:
             typer.echo(f"{channel.name}: taken")
     if failed:
-        raise told_no(f"Not every channel took the message: {', '.join(failed)}", err=True)
+        raise told_no(f"Not every channel took the message for everybody: {', '.join(failed)}", err=True)
 
 
 @app.command("waiting")

@@ -44,7 +44,8 @@ def choose(portfolio: str | None, options: list[str] | None = None) -> "Settings
         settings.clock()
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
-        raise typer.BadParameter(problems, param_hint="--option") from error
+        hint = "settings (CDE_...)" if error.title == Settings.__name__ else "--option"
+        raise typer.BadParameter(problems, param_hint=hint) from error
     except PortfolioError as error:
         raise typer.BadParameter(str(error), param_hint="PORTFOLIO") from error
     except ClockFileError as error:

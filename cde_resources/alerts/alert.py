@@ -95,13 +95,23 @@ class Channel(Protocol):
     def name(self) -> str:
         """What settings, logs and the command call it."""
 
-    def send(self, message: Message) -> None:
+    def send(self, message: Message) -> str | None:
         """
-        Hand over a message; a return means that it was taken.
+        Hand over a message; a return means that it was taken, and says so if not everybody it was meant for got it.
 
         Raises:
             ChannelError: it was not.
         """
+
+
+def hand_over(channel: Channel, message: Message) -> tuple[bool, str | None]:
+    """Whether a channel took a message, and what a person should know of it, without address, key or text."""
+    try:
+        return True, channel.send(message)
+    except ChannelError as error:
+        return False, str(error)
+    except Exception as error:  # a mistake in one channel must not keep the others from telling
+        return False, f"failed ({type(error).__name__})"
 
 
 def _cut(text: str, length: int) -> str:

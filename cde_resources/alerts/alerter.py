@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -12,7 +13,7 @@ import structlog
 from pydantic import BaseModel, ValidationError
 
 from cde_domain.clock import Clock
-from cde_resources.alerts.alert import Alert, Channel, ChannelError, Message
+from cde_resources.alerts.alert import Alert, Channel, Message, hand_over
 from cde_resources.alerts.log_file import LogChannel
 from cde_resources.alerts.mail import Mail, MailServer
 from cde_resources.alerts.webhooks import Slack, Webhook
@@ -21,6 +22,9 @@ from cde_serving.settings import Settings
 
 STATE = "alerts.json"
 MAX_WAITING = 100  # messages a channel; the oldest give way
+MAX_A_LOOK = 3  # messages a channel: the look of a sensor that tells them has a minute
+SLOW_SECONDS = 3.0  # a channel that took longer rests, so that it does not hold up a look once for every alert
+REST_SECONDS = 60.0
 
 log = structlog.get_logger()
 
@@ -52,7 +56,8 @@ class Alerter:
 
     Memory is a file, so that a restart neither repeats nor forgets. A message is written there before it is sent and
     struck off after each channel took it: after a crash in between a channel gets it once more, with the same id.
-    Channels that fail stop no other, and are tried again by `retry`, which sensors call.
+    Channels that fail stop no other, and are tried again by `retry`, which sensors call. While one process tells a
+    channel, the others go on without waiting for it.
     """
 
     def __init__(
@@ -61,8 +66,10 @@ class Alerter:
         self._path = state
         self._channels = {channel.name: channel for channel in channels}
         self._portfolio = portfolio
-        self._period = period
+        # What happens once a period, a little earlier one time than the other, is told each time.
+        self._period = period * 23 / 24
         self._clock = clock
+        self._rests_until: dict[str, float] = {}
 
     @property
     def channels(self) -> tuple[Channel, ...]:
@@ -87,16 +94,19 @@ class Alerter:
             )
             state.told[alert.key] = Told(at=now)
             state.waiting.append(Waiting(message=message, channels=dict.fromkeys(self._channels, "not tried yet")))
+            self._tidy(state)
             self._write(state)
-            self._deliver(state)
-            return True
+        self._deliver()
+        return True
 
     def retry(self) -> list[str]:
-        """Try again what waits; returns what still waits, a sentence a channel."""
+        """Try again some of what waits; returns what still waits, a sentence a channel."""
         with self._memory() as state:
             if state.waiting:
-                self._deliver(state)
-            return _sentences(state)
+                self._tidy(state)
+                self._write(state)
+        self._deliver()
+        return self.waiting()
 
     def waiting(self) -> list[str]:
         """What waits, a sentence a channel."""
@@ -108,41 +118,67 @@ class Alerter:
         told.at = min(told.at, now)
         return now - told.at < self._period
 
-    def _deliver(self, state: State) -> None:
-        down: dict[str, str] = {}  # one try a channel and pass: a channel that hangs costs its time-out once
-        for waiting in list(state.waiting):
-            for name in list(waiting.channels):
-                if name not in self._channels:  # no longer set up
-                    del waiting.channels[name]
-                    continue
-                if name not in down:
-                    problem = self._try(self._channels[name], waiting.message)
+    def _deliver(self) -> None:
+        for channel in self._channels.values():
+            for _ in range(MAX_A_LOOK):
+                if not self._tell_oldest(channel):
+                    break
+
+    def _tell_oldest(self, channel: Channel) -> bool:
+        """Whether there may be more to tell: not if nothing waits, or the channel rests, is in use or took nothing."""
+        if self._oldest(channel) is None or time.monotonic() < self._rests_until.get(channel.name, 0.0):
+            return False
+        with self._in_use(channel) as by_us:
+            if not by_us:  # whoever uses it looks for more afterwards
+                return False
+            message = self._oldest(channel)
+            if message is None:
+                return True
+            began = time.monotonic()
+            taken, said = hand_over(channel, message)
+            ended = time.monotonic()
+            if ended - began > SLOW_SECONDS:
+                self._rests_until[channel.name] = ended + REST_SECONDS
+            self._settle(channel, message, None if taken else str(said))
+        if not taken:
+            log.error("an alert was not taken and waits", channel=channel.name, problem=said, alert=message.id)
+        elif said:
+            log.warning("an alert did not reach everybody", channel=channel.name, problem=said, alert=message.id)
+        return taken
+
+    def _oldest(self, channel: Channel) -> Message | None:
+        with self._memory() as state:
+            return next((waiting.message for waiting in state.waiting if channel.name in waiting.channels), None)
+
+    def _settle(self, channel: Channel, message: Message, problem: str | None) -> None:
+        with self._memory() as state:
+            for waiting in state.waiting:
+                if waiting.message.id == message.id and channel.name in waiting.channels:
                     if problem is None:
-                        del waiting.channels[name]
-                        self._write(state)
-                        continue
-                    down[name] = problem
-                waiting.channels[name] = down[name]
-        state.waiting = [waiting for waiting in state.waiting if waiting.channels]
+                        del waiting.channels[channel.name]
+                    else:
+                        waiting.channels[channel.name] = problem
+            self._tidy(state)
+            self._write(state)
+
+    def _tidy(self, state: State) -> None:
+        """Strike off what waits for nothing, for a channel that is no longer set up or for too long, and old keys."""
+        for waiting in state.waiting:
+            waiting.channels = {name: said for name, said in waiting.channels.items() if name in self._channels}
         _drop_oldest(state)
-        self._forget(state)
-        self._write(state)
-
-    def _try(self, channel: Channel, message: Message) -> str | None:
-        try:
-            channel.send(message)
-        except ChannelError as error:
-            problem = str(error)
-        except Exception as error:  # an error of one channel must not keep the others from telling
-            problem = f"failed ({type(error).__name__})"
-        else:
-            return None
-        log.error("an alert was not taken and waits", channel=channel.name, problem=problem, alert=message.id)
-        return problem
-
-    def _forget(self, state: State) -> None:
         oldest = self._clock() - 2 * self._period
         state.told = {key: told for key, told in state.told.items() if told.at > oldest}
+
+    @contextmanager
+    def _in_use(self, channel: Channel) -> Iterator[bool]:
+        """Whether the channel is this thread's alone for now; one of a process that was killed is free again."""
+        with self._path.with_suffix(f".{channel.name}.lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
 
     @contextmanager
     def _memory(self) -> Iterator[State]:
@@ -186,7 +222,8 @@ def _sentences(state: State) -> list[str]:
     for waiting in state.waiting:
         for name, problem in waiting.channels.items():
             problems.setdefault(name, []).append(problem)
-    return [f"{len(found)} wait for {name}: {found[-1]}" for name, found in sorted(problems.items())]
+    # The oldest is the one that was tried.
+    return [f"{len(found)} wait for {name}: {found[0]}" for name, found in sorted(problems.items())]
 
 
 def open_channels(settings: Settings) -> list[Channel]:
@@ -194,7 +231,7 @@ def open_channels(settings: Settings) -> list[Channel]:
     The channels that the settings name; the log is always one.
 
     Raises:
-        ValueError: `CDE_ALERT_SMTP` is no mail server.
+        ValueError: `CDE_ALERT_SMTP` is no mail server, or `CDE_ALERT_FROM` or `CDE_ALERT_TO` no line of addresses.
     """
     channels: list[Channel] = [LogChannel(settings.home / "logs" / "alerts.jsonl")]
     if settings.alert_webhook:
@@ -206,6 +243,9 @@ def open_channels(settings: Settings) -> list[Channel]:
             server = MailServer.of(settings.alert_smtp.get_secret_value())
         except ValueError as error:
             raise ValueError(f"CDE_ALERT_SMTP: {error}") from None
+        for name, addresses in (("CDE_ALERT_FROM", settings.alert_from), ("CDE_ALERT_TO", settings.alert_to)):
+            if not addresses.isprintable():
+                raise ValueError(f"{name}: a line break or another character that is not printed; put commas between")
         channels.append(Mail(server, sender=settings.alert_from, to=settings.alert_recipients()))
     return channels
 
@@ -215,7 +255,7 @@ def open_alerter(settings: Settings, portfolio: str, clock: Clock | None = None)
     What tells the alerts of the portfolio of this name, by the settings' clock unless one is given.
 
     Raises:
-        ValueError: `CDE_ALERT_SMTP` is no mail server.
+        ValueError: `CDE_ALERT_SMTP` is no mail server, or `CDE_ALERT_FROM` or `CDE_ALERT_TO` no line of addresses.
     """
     return Alerter(
         settings.portfolio_home(portfolio) / STATE,

@@ -1,17 +1,19 @@
 """The channel over e-mail."""
 
+import contextlib
 import smtplib
+import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 from email.utils import format_datetime
-from typing import Literal, Self
+from typing import Any, Literal, Self
 from urllib.parse import unquote, urlsplit
 
 from cde_resources.alerts.alert import ChannelError, Message
+from cde_resources.alerts.deadline import SECONDS, Watch, within
 
-SECONDS = 10.0
 PORTS = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
 
 
@@ -52,27 +54,40 @@ class MailServer:
             password=unquote(parts.password) if parts.password is not None else None,
         )
 
-    def deliver(self, mail: EmailMessage) -> None:
+    def deliver(self, mail: EmailMessage, watch: Watch) -> Mapping[str, tuple[int, bytes]]:
         """
-        Hand a mail to the server.
+        Hand a mail to the server over a connection that `watch` sees; returns the answers by refused recipient.
+
+        Whoever is not among them has it: what the server says after it took the mail changes nothing.
 
         Raises:
-            OSError, smtplib.SMTPException: it was not taken.
+            OSError, smtplib.SMTPException: nobody has it.
         """
-        trust = ssl.create_default_context()
-        client: smtplib.SMTP
-        if self.scheme == "smtps":
-            client = smtplib.SMTP_SSL(self.host, self.port, timeout=SECONDS, context=trust)
-        else:
-            client = smtplib.SMTP(self.host, self.port, timeout=SECONDS)
-        with client:
+        client = self._connected(watch)
+        try:
             if self.scheme == "smtp+starttls":
-                client.starttls(context=trust)
+                client.starttls(context=ssl.create_default_context())
             if self.user is not None and self.password is not None:
                 client.login(self.user, self.password)
-            refused = client.send_message(mail)
-        if refused:
-            raise smtplib.SMTPRecipientsRefused(refused)
+            return client.send_message(mail)
+        finally:
+            with contextlib.suppress(OSError, smtplib.SMTPException):
+                client.quit()
+            client.close()
+
+    def _connected(self, watch: Watch) -> smtplib.SMTP:
+        class Watched(smtplib.SMTP):
+            def _get_socket(self, *address: Any) -> socket.socket:
+                connection: socket.socket = super()._get_socket(*address)  # type: ignore[misc]
+                watch(connection)
+                return connection
+
+        class WatchedTLS(smtplib.SMTP_SSL, Watched):  # in this order TLS is put over the watched connection
+            pass
+
+        if self.scheme == "smtps":
+            return WatchedTLS(self.host, self.port, timeout=SECONDS, context=ssl.create_default_context())
+        return Watched(self.host, self.port, timeout=SECONDS)
 
 
 class Mail:
@@ -85,8 +100,8 @@ class Mail:
         self._sender = sender
         self._to = tuple(to)
 
-    def send(self, message: Message) -> None:
-        """Send the message."""
+    def send(self, message: Message) -> str | None:
+        """Send the message; returns how many on the list were refused, if any was. Who took it has it."""
         mail = EmailMessage()
         mail["Subject"] = message.subject
         mail["From"] = self._sender
@@ -96,8 +111,12 @@ class Mail:
         mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no out-of-office answers
         mail.set_content(message.text() + "\n")
         try:
-            self._server.deliver(mail)
+            refused = within(SECONDS, lambda watch: self._server.deliver(mail, watch))
         except smtplib.SMTPResponseException as error:
             raise ChannelError(f"the mail server answered {error.smtp_code}") from None
         except (OSError, smtplib.SMTPException) as error:
             raise ChannelError(f"the mail was not taken ({type(error).__name__})") from None
+        if not refused:
+            return None
+        codes = ", ".join(str(code) for code in sorted({code for code, _ in refused.values()}))
+        return f"{len(refused)} of {len(self._to)} recipients were refused ({codes})"

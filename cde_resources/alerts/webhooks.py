@@ -6,8 +6,8 @@ from typing import Any
 import httpx
 
 from cde_resources.alerts.alert import ChannelError, Message
+from cde_resources.alerts.deadline import SECONDS, Watch, within
 
-SECONDS = 5.0
 SLACK_SECTION = 3_000 - len(" ...")  # https://docs.slack.dev/reference/block-kit/blocks/section-block
 SLACK_MARKS = {"info": ":information_source:", "warning": ":warning:", "critical": ":rotating_light:"}
 
@@ -59,8 +59,22 @@ def _escaped(text: str) -> str:
 def _post(url: str, body: Mapping[str, Any], headers: Mapping[str, str]) -> None:
     # Of errors only the kind is told: a webhook's address is its password.
     try:
-        answer = httpx.post(url, json=body, headers=dict(headers), timeout=SECONDS)
+        status = within(SECONDS, lambda watch: _status(url, body, headers, watch))
+    except TimeoutError:
+        raise ChannelError(f"no answer in {SECONDS:g} s") from None
     except httpx.HTTPError as error:
         raise ChannelError(f"no answer ({type(error).__name__})") from None
-    if not answer.is_success:
-        raise ChannelError(f"answered {answer.status_code}")
+    if not httpx.codes.is_success(status):
+        raise ChannelError(f"answered {status}")
+
+
+def _status(url: str, body: Mapping[str, Any], headers: Mapping[str, str], watch: Watch) -> int:
+    def trace(event: str, info: Mapping[str, Any]) -> None:
+        if event == "connection.connect_tcp.complete":
+            watch(info["return_value"].get_extra_info("socket"))
+
+    with (
+        httpx.Client(timeout=SECONDS) as client,
+        client.stream("POST", url, json=body, headers=dict(headers), extensions={"trace": trace}) as answer,
+    ):
+        return answer.status_code  # what else is answered nobody reads

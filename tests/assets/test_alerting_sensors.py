@@ -1,5 +1,6 @@
 """Tests for `cde_assets.automation.alerting`: failed runs and failed checks reach people, without anybody's data."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -192,16 +193,12 @@ def known(bank: Bank, sensor: str, status: InstigatorStatus) -> InstigatorState:
     return state
 
 
-@pytest.mark.parametrize(("ended", "minutes_ago", "alerts"), [("FAILURE", 1, 1), ("FAILURE", 20, 0), ("SKIPPED", 1, 0)])
-def test_a_sensor_that_fails_itself_is_told_without_its_words(
-    bank_on_disk: Bank, ended: str, minutes_ago: int, alerts: int
-):
-    """A drift sensor that raises at every look retrains nothing, and nobody would know."""
-    state = known(bank_on_disk, "drift_retrains", InstigatorStatus.RUNNING)
-    bank_on_disk.instance.create_tick(
+def ended_tick(bank: Bank, state: InstigatorState, ended: str = "FAILURE", minutes_ago: float = 1) -> None:
+    """An evaluation of a sensor that ended like this."""
+    bank.instance.create_tick(
         TickData(
             state.instigator_origin_id,
-            "drift_retrains",
+            state.instigator_name,
             InstigatorType.SENSOR,
             TickStatus(ended),
             timestamp=utc_now().timestamp() - 60 * minutes_ago,
@@ -209,6 +206,14 @@ def test_a_sensor_that_fails_itself_is_told_without_its_words(
             error=SerializableErrorInfo(CANARY, [], "LedgerError") if ended == "FAILURE" else None,
         )
     )
+
+
+@pytest.mark.parametrize(("ended", "minutes_ago", "alerts"), [("FAILURE", 1, 1), ("FAILURE", 20, 0), ("SKIPPED", 1, 0)])
+def test_a_sensor_that_fails_itself_is_told_without_its_words(
+    bank_on_disk: Bank, ended: str, minutes_ago: int, alerts: int
+):
+    """A drift sensor that raises at every look retrains nothing, and nobody would know."""
+    ended_tick(bank_on_disk, known(bank_on_disk, "drift_retrains", InstigatorStatus.RUNNING), ended, minutes_ago)
     for _ in range(2):
         bank_on_disk.look(failed_ticks_alert(bank_on_disk.watcher))
 
@@ -217,6 +222,20 @@ def test_a_sensor_that_fails_itself_is_told_without_its_words(
         assert "drift_retrains fails" in alert["title"]
         assert "LedgerError" in alert["what"]
         assert CANARY not in str(alert)
+
+
+def test_a_failed_tick_is_counted_once_however_often_it_is_looked_at(bank_on_disk: Bank):
+    """Three ticks of one sensor fail, each is seen at several looks; a day later another one fails."""
+    state = known(bank_on_disk, "drift_retrains", InstigatorStatus.RUNNING)
+    for minutes_ago in (5, 4, 3):
+        ended_tick(bank_on_disk, state, minutes_ago=minutes_ago)
+        for _ in range(3):
+            bank_on_disk.look(failed_ticks_alert(bank_on_disk.watcher))
+    bank_on_disk.now += timedelta(days=1)
+    ended_tick(bank_on_disk, state)
+    bank_on_disk.look(failed_ticks_alert(bank_on_disk.watcher))
+
+    assert [0, 2] == [alert["held_back"] for alert in bank_on_disk.told]
 
 
 def test_an_alarm_is_told_by_its_check_where_somebody_switched_the_retraining_sensor_off(bank_on_disk: Bank):

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -81,7 +82,12 @@ def http_receiver() -> Iterator[HttpReceiver]:
 
 
 class MailReceiver:
-    """Keeps every mail, with its envelope and whether it came over TLS and from a user who gave the password."""
+    """
+    Keeps every mail, with its envelope and whether it came over TLS and from a user who gave the password.
+
+    `refuses` puts every mail off, `unknown` is an address that nobody has, and without `says_goodbye` the answer to the
+    last command is the wrong one.
+    """
 
     def __init__(self) -> None:
         self.mails: list[Message] = []
@@ -89,6 +95,19 @@ class MailReceiver:
         self.encrypted: list[bool] = []
         self.port = 0
         self.refuses = False
+        self.unknown = ""
+        self.says_goodbye = True
+
+    async def handle_RCPT(  # noqa: N802
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        if address == self.unknown:
+            return "550 no such user"
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_QUIT(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
+        return "221 Bye" if self.says_goodbye else "250 OK"
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
         if self.refuses:
@@ -125,6 +144,29 @@ def mail_receiver(*, tls: ssl.SSLContext | None = None, starttls: bool = False) 
         yield receiver
     finally:
         controller.stop()
+
+
+@contextlib.contextmanager
+def dripping_server(beginning: bytes, seconds: float = 0.05) -> Iterator[int]:
+    """The port of a server that answers with this and then a byte at a time, for ever; no line ever ends."""
+    with socket.create_server((HOST, 0)) as server:
+        ended = threading.Event()
+
+        def answer() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    with connection:
+                        connection.sendall(beginning)
+                        while not ended.wait(seconds):
+                            connection.sendall(b"a")
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            ended.set()
 
 
 def certificate(folder: Path) -> tuple[ssl.SSLContext, Path]:

@@ -1,18 +1,31 @@
 """Tests for the channels of alerts, each with a real receiver."""
 
 import json
-from collections.abc import Iterator
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
-from cde_resources.alerts.alert import Alert, ChannelError, Message
+from cde_resources.alerts.alert import Alert, Channel, ChannelError, Message
+from cde_resources.alerts.deadline import Watch, within
 from cde_resources.alerts.log_file import LogChannel
 from cde_resources.alerts.mail import Mail, MailServer
 from cde_resources.alerts.webhooks import Slack, Webhook
-from tests.resources.receivers import HOST, PASSWORD, USER, HttpReceiver, certificate, http_receiver, mail_receiver
+from tests.resources.receivers import (
+    HOST,
+    PASSWORD,
+    USER,
+    HttpReceiver,
+    certificate,
+    dripping_server,
+    http_receiver,
+    mail_receiver,
+)
 
 ALERT = Alert(
     key="drift",
@@ -117,6 +130,51 @@ def test_a_webhook_where_nobody_listens_is_told_without_its_address(receiver: Ht
     assert "ConnectError" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("channel", "beginning"),
+    [
+        (lambda port: Webhook(f"http://{HOST}:{port}/secret"), b"HTTP/1.1 200 OK\r\nX-Slow: "),
+        (lambda port: Mail(MailServer.of(f"smtp://{HOST}:{port}"), sender="a@b.example", to=("c@d.example",)), b"220 "),
+    ],
+)
+def test_a_receiver_that_answers_a_byte_at_a_time_is_left_at_the_deadline(
+    channel: Callable[[int], Channel], beginning: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each byte comes in time, and there is no end of them; no thread is left behind."""
+    monkeypatch.setattr("cde_resources.alerts.webhooks.SECONDS", 0.5)
+    monkeypatch.setattr("cde_resources.alerts.mail.SECONDS", 0.5)
+    began = time.monotonic()
+    with dripping_server(beginning) as port, pytest.raises(ChannelError, match=r"no answer in 0\.5 s|TimeoutError"):
+        channel(port).send(MESSAGE)
+
+    assert time.monotonic() - began < 2
+    assert "delivery" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_only_the_status_of_an_answer_counts() -> None:
+    """What the receiver says below it has no end."""
+    with dripping_server(b"HTTP/1.1 200 OK\r\n\r\n") as port:
+        Webhook(f"http://{HOST}:{port}/secret").send(MESSAGE)
+
+
+def test_what_is_done_after_the_deadline_reaches_nobody() -> None:
+    """A name is looked up for longer than a delivery may take, and the connection comes when nobody waits for it."""
+    ours, theirs = socket.socketpair()
+    late = threading.Event()
+
+    def deliver(watch: Watch) -> None:
+        late.wait(5)
+        watch(ours)
+        ours.sendall(b"too late")
+
+    with ours, theirs:
+        with pytest.raises(TimeoutError):
+            within(0.05, deliver)
+        late.set()
+        theirs.settimeout(5)
+        assert theirs.recv(100) == b""
+
+
 def test_a_mail_reaches_everybody_on_the_list() -> None:
     """In clear, to a server that asks for no login."""
     with mail_receiver() as receiver:
@@ -129,6 +187,35 @@ def test_a_mail_reaches_everybody_on_the_list() -> None:
     assert receiver.recipients == [["risk@bank.example", "duty@bank.example"]]
     assert mail["Message-ID"] == f"<{MESSAGE.id}@bank.example>"
     assert_says_everything(mail.get_content())
+
+
+def test_who_took_a_mail_has_it_and_who_was_refused_is_counted() -> None:
+    """Another on the list does not exist: no reason to send everybody else the same again. No address is told."""
+    with mail_receiver() as receiver:
+        receiver.unknown = "gone@bank.example"
+        server = MailServer.of(f"smtp://{HOST}:{receiver.port}")
+        said = Mail(server, sender="a@b.example", to=("risk@bank.example", "gone@bank.example")).send(MESSAGE)
+
+    assert said == "1 of 2 recipients were refused (550)"
+    assert receiver.recipients == [["risk@bank.example"]]
+
+
+def test_a_mail_that_nobody_took_waits() -> None:
+    """The only one on the list does not exist."""
+    with mail_receiver() as receiver:
+        receiver.unknown = "gone@bank.example"
+        server = MailServer.of(f"smtp://{HOST}:{receiver.port}")
+        with pytest.raises(ChannelError, match="SMTPRecipientsRefused"):
+            Mail(server, sender="a@b.example", to=("gone@bank.example",)).send(MESSAGE)
+
+
+def test_a_mail_is_taken_whatever_the_server_answers_to_the_goodbye() -> None:
+    """250 where 221 is due."""
+    with mail_receiver() as receiver:
+        receiver.says_goodbye = False
+        Mail(MailServer.of(f"smtp://{HOST}:{receiver.port}"), sender="a@b.example", to=("c@d.example",)).send(MESSAGE)
+
+    assert len(receiver.mails) == 1
 
 
 @pytest.mark.parametrize("scheme", ["smtp+starttls", "smtps"])

@@ -3,15 +3,20 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
+from typer.testing import CliRunner
 
+from cde_assets.commands.alerts import app
+from cde_resources.alerts import alerter as alerter_module
 from cde_resources.alerts.alert import Alert, Channel, ChannelError, Message
-from cde_resources.alerts.alerter import MAX_WAITING, Alerter, open_alerter, open_channels
+from cde_resources.alerts.alerter import MAX_A_LOOK, Alerter, open_alerter, open_channels
 from cde_resources.alerts.log_file import LogChannel
 from cde_resources.alerts.webhooks import Slack, Webhook
 from cde_serving.settings import Settings
@@ -68,6 +73,14 @@ def test_the_same_key_is_told_once_a_period_also_over_a_restart(desk: Desk) -> N
     assert desk.alerter().send(alert())
 
     assert [0, 2] == [message["held_back"] for message in desk.told]
+
+
+@pytest.mark.parametrize("early", [timedelta(0), timedelta(minutes=50)])
+def test_what_happens_every_night_is_told_every_night(desk: Desk, early: timedelta) -> None:
+    """Also where a night's run ends a little earlier than the one of the night before."""
+    for night in range(6):
+        desk.now = NOON + night * DAY - (night % 2) * early
+        assert desk.alerter().send(alert())
 
 
 def test_two_keys_are_two_alerts(desk: Desk) -> None:
@@ -151,14 +164,64 @@ def test_a_channel_that_is_down_is_tried_once_however_many_alerts_wait(desk: Des
     assert len(channel.tries) == 2
 
 
-def test_so_many_alerts_wait_for_a_channel_and_no_more(desk: Desk) -> None:
-    """The oldest give way, so that a channel that never comes back fills no disk."""
-    for number in range(MAX_WAITING + 2):
+def test_a_look_tells_a_few_of_the_alerts_that_wait(desk: Desk) -> None:
+    """The others are told by the next looks, in the order in which they were raised."""
+    for number in range(MAX_A_LOOK + 1):
         desk.alerter(Counting(takes=0)).send(alert(f"key {number}"))
     channel = Counting(takes=1000)
-    desk.alerter(channel).retry()
 
-    assert [message.alert.key for message in channel.tries] == [f"key {2 + number}" for number in range(MAX_WAITING)]
+    assert len(desk.alerter(channel).retry()) == 1
+    assert len(channel.tries) == MAX_A_LOOK
+    assert desk.alerter(channel).retry() == []
+    assert [message.alert.key for message in channel.tries] == [f"key {number}" for number in range(MAX_A_LOOK + 1)]
+
+
+def test_a_receiver_that_keeps_one_sensor_waiting_holds_up_no_other(desk: Desk, receiver: HttpReceiver) -> None:
+    """The others tell their alerts over the other channels, and leave to the first what waits for this one."""
+    receiver.hangs = True
+    channels = (LogChannel(desk.folder / "alerts.jsonl"), Webhook(receiver.url))
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(desk.alerter(*channels).send, alert("drift"))
+        assert receiver.asked.wait(5)
+        began = time.monotonic()
+        assert desk.alerter(*channels).send(alert("decay"))
+        assert desk.alerter(*channels).retry() == ["2 wait for webhook: not tried yet"]
+        assert time.monotonic() - began < 2
+        assert not first.done()
+        receiver.release.set()
+        assert first.result(timeout=5)
+
+    assert ["drift", "decay"] == [message["key"] for message in desk.told]
+    assert ["drift", "decay"] == [message["key"] for message in receiver.taken]
+
+
+def test_a_channel_that_was_slow_rests_so_that_many_alerts_do_not_wait_for_it_one_by_one(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried again after a minute."""
+    monkeypatch.setattr(alerter_module, "SLOW_SECONDS", 0.0)
+    monkeypatch.setattr(alerter_module, "REST_SECONDS", 0.2)
+    channel = Counting(takes=1000)
+    alerter = desk.alerter(channel)
+    for number in range(3):
+        alerter.send(alert(f"key {number}"))
+    assert len(channel.tries) == 1
+    time.sleep(0.3)
+    alerter.retry()
+
+    assert len(channel.tries) == 2
+
+
+def test_so_many_alerts_wait_for_a_channel_and_no_more(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest give way, so that a channel that never comes back fills no disk."""
+    monkeypatch.setattr(alerter_module, "MAX_WAITING", 5)
+    for number in range(5 + 2):
+        desk.alerter(Counting(takes=0)).send(alert(f"key {number}"))
+    channel = Counting(takes=1000)
+    while desk.alerter(channel).retry():
+        pass
+
+    assert [message.alert.key for message in channel.tries] == [f"key {2 + number}" for number in range(5)]
 
 
 def test_a_damaged_memory_silences_nothing(desk: Desk) -> None:
@@ -244,6 +307,41 @@ def test_an_address_that_is_no_mail_server_is_refused_when_the_channels_are_open
     with pytest.raises(ValueError, match="CDE_ALERT_SMTP: a password is sent over TLS only") as error:
         open_alerter(settings, "personal_loan")
     assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["alert_from", "alert_to"])
+def test_addresses_over_several_lines_are_refused_when_the_channels_are_opened(tmp_path: Path, name: str) -> None:
+    """No mail could bear them in its head; the error names the setting."""
+    addresses = {"alert_to": "risk@bank.example", name: "risk@bank.example\nduty@bank.example"}
+    settings = Settings(home=tmp_path, alert_smtp="smtp://mail.example", **addresses, _env_file=None)
+
+    with pytest.raises(ValueError, match=f"CDE_{name.upper()}: a line break"):
+        open_alerter(settings, "personal_loan")
+
+
+@pytest.mark.parametrize("hours", ["1e12", "inf", "nan", "0", "-1"])
+def test_an_alert_is_repeated_after_a_year_at_the_latest(tmp_path: Path, hours: str) -> None:
+    """No calendar reaches further than some thousand years."""
+    with pytest.raises(ValidationError, match="alert_repeat_hours"):
+        Settings(home=tmp_path, alert_repeat_hours=hours, _env_file=None)
+
+
+@pytest.mark.parametrize(
+    ("command", "setting", "said"),
+    [
+        ("test", {"CDE_ALERT_TO": "risk@bank.example\nduty@bank.example"}, "CDE_ALERT_TO: a line break"),
+        ("waiting", {"CDE_ALERT_REPEAT_HOURS": "1e12"}, "alert_repeat_hours"),
+    ],
+)
+def test_the_command_says_which_setting_is_wrong(
+    tmp_path: Path, command: str, setting: dict[str, str], said: str
+) -> None:
+    """Exit status 2."""
+    surroundings = {"CDE_HOME": str(tmp_path), "CDE_PORTFOLIO": None, "CDE_ALERT_SMTP": "smtp://mail.example"}
+    done = CliRunner().invoke(app, [command, "german_credit"], env=surroundings | setting)
+
+    assert done.exit_code == 2
+    assert said in done.stderr
 
 
 def test_the_command_tries_every_channel_and_names_those_that_did_not_take_the_test(
