@@ -6,7 +6,7 @@ from dagster._core.scheduler.instigation import InstigatorStatus
 from cde_assets.automation.failed_ticks import own_states
 from cde_assets.automation.finished_runs import Cursor, ended_runs, evaluations_in, read_cursor
 from cde_assets.automation.links import asset_link, run_link
-from cde_assets.automation.reports import DRIFT, ESTIMATED, LIVE, metadata_of
+from cde_assets.automation.reports import DRIFT, ESTIMATED, LIVE, is_heard
 from cde_assets.automation.training_runs import TRAINING_JOB
 from cde_assets.automation.watcher import Watcher
 from cde_assets.failures import failure_in_words
@@ -111,10 +111,7 @@ def _is_told_elsewhere(
     asset = evaluation.asset_key.path[-1]
     if asset not in TOLD_BY or _is_switched_off(context, watcher, TOLD_BY[asset]):
         return False
-    records = context.instance.get_records_for_run(
-        run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION
-    ).records
-    return any(record.asset_key == evaluation.asset_key and metadata_of(record)["alarm"] is True for record in records)
+    return is_heard(context.instance, evaluation.asset_key, run.run_id, watcher.clock())
 
 
 def _is_switched_off(context: dg.SensorEvaluationContext, watcher: Watcher, sensor: str) -> bool:

@@ -185,6 +185,7 @@ def shown(report: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """The metadata that every report has, and that sensors read."""
     return {
         "as_of": report["as_of"],
+        "bundle": report["bundle"],
         "said": said(report),
         "decisions": report["decisions"],
         "judged": report["judged"],

@@ -16,6 +16,7 @@ from dagster_shared.error import SerializableErrorInfo
 
 from cde_assets.automation.alerting import failed_checks_alert, failures_alert
 from cde_assets.automation.failed_ticks import failed_ticks_alert
+from cde_assets.automation.retraining import drift_retrains
 from cde_domain.clock import utc_now
 from cde_resources.alerts.alerter import open_alerter
 from tests.assets.bank import NAME, Bank
@@ -234,6 +235,17 @@ def test_a_failed_check_of_a_report_without_an_alarm_is_told(bank_on_disk: Bank)
     bank_on_disk.look(failed_checks_alert(bank_on_disk.watcher))
 
     assert len(bank_on_disk.told) == 1
+
+
+def test_an_alarm_about_an_old_day_is_told_by_its_check_alone(bank_on_disk: Bank):
+    """Retraining sensors do not hear of it."""
+    bank_on_disk.report("drift_report", as_of="2026-03-02")
+    materialise(bank_on_disk, alarming_report, check_of(alarming_report, blocking=False))
+    bank_on_disk.look(drift_retrains(bank_on_disk.watcher))
+    bank_on_disk.look(failed_checks_alert(bank_on_disk.watcher))
+
+    (alert,) = bank_on_disk.told
+    assert alert["key"] == "check_failed:drift_report:is_calibrated"
 
 
 def test_a_tick_that_is_cut_short_after_its_alerts_tells_nothing_twice(bank: Bank):
