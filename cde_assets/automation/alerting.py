@@ -6,15 +6,21 @@ from dagster._core.scheduler.instigation import InstigatorStatus
 from cde_assets.automation.failed_ticks import own_states
 from cde_assets.automation.finished_runs import Cursor, ended_runs, evaluations_in, read_cursor
 from cde_assets.automation.links import asset_link, run_link
-from cde_assets.automation.reports import DRIFT, ESTIMATED, LIVE, metadata_of
+from cde_assets.automation.reports import DRIFT, ESTIMATED, LIVE, is_heard
 from cde_assets.automation.training_runs import TRAINING_JOB
 from cde_assets.automation.watcher import Watcher
+from cde_assets.experiments.moving import REPORT, SENSOR
 from cde_assets.failures import failure_in_words
 from cde_resources.alerts.alert import Alert, Severity
 
 FAILED = (dg.DagsterEventType.RUN_FAILURE,)
 ENDED = (dg.DagsterEventType.RUN_SUCCESS, dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_CANCELED)
 TOLD_BY = {DRIFT: "drift_retrains", ESTIMATED: "performance_decay_retrains", LIVE: "performance_decay_retrains"}
+ENDING = (REPORT, "guardrails_hold")
+ENDS = (
+    f"The sensor {SENSOR} ends the experiment within seconds, also where promotion is manual: the challenger loses its "
+    "customers, and the champion decides alone."
+)
 RETRIED = "dagster/will_retry"
 PROMOTING_JOBS = ("train_and_release", TRAINING_JOB)
 
@@ -42,7 +48,8 @@ def failed_checks_alert(watcher: Watcher) -> dg.SensorDefinition:
         for run in ended:
             for evaluation in evaluations_in(context.instance, run.run_id):
                 if not evaluation.passed and not _is_told_elsewhere(context, watcher, run, evaluation):
-                    told += watcher.alerter.send(check_alert(watcher, evaluation))
+                    ends = _ends_experiment(context, watcher, evaluation)
+                    told += watcher.alerter.send(check_alert(watcher, evaluation, ends_experiment=ends))
         return _result(watcher, cursor, f"{told} failed checks told.")
 
     return watcher.sensor(
@@ -85,11 +92,12 @@ def _done_after(run: dg.DagsterRun) -> str:
     return again + champion
 
 
-def check_alert(watcher: Watcher, evaluation: dg.AssetCheckEvaluation) -> Alert:
-    """What is told of a failed check."""
+def check_alert(watcher: Watcher, evaluation: dg.AssetCheckEvaluation, *, ends_experiment: bool = False) -> Alert:
+    """What is told of a failed check, on which an experiment may end."""
     asset = evaluation.asset_key.path[-1]
     stops = evaluation.blocking and evaluation.severity is dg.AssetCheckSeverity.ERROR
     severity: Severity = "critical" if stops else "warning"
+    stood_by = ENDS if ends_experiment else "Nothing: the check stops no run. A person has to look."
     return Alert(
         key=f"check_failed:{asset}:{evaluation.check_name}",
         title=f"{asset}: not true that it {evaluation.check_name.replace('_', ' ')}",
@@ -98,10 +106,18 @@ def check_alert(watcher: Watcher, evaluation: dg.AssetCheckEvaluation) -> Alert:
         did=(
             f"Stopped the run there: nothing was made from {asset}, and nothing is promoted on it."
             if stops
-            else "Nothing: the check stops no run. A person has to look."
+            else stood_by
         ),
         severity=severity,
     )
+
+
+def _ends_experiment(
+    context: dg.SensorEvaluationContext, watcher: Watcher, evaluation: dg.AssetCheckEvaluation
+) -> bool:
+    """Whether a check says what a sensor that is on ends an experiment for."""
+    about = (evaluation.asset_key.path[-1], evaluation.check_name)
+    return about == ENDING and not _is_switched_off(context, watcher, SENSOR)
 
 
 def _is_told_elsewhere(
@@ -111,10 +127,7 @@ def _is_told_elsewhere(
     asset = evaluation.asset_key.path[-1]
     if asset not in TOLD_BY or _is_switched_off(context, watcher, TOLD_BY[asset]):
         return False
-    records = context.instance.get_records_for_run(
-        run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION
-    ).records
-    return any(record.asset_key == evaluation.asset_key and metadata_of(record)["alarm"] is True for record in records)
+    return is_heard(context.instance, evaluation.asset_key, run.run_id, watcher.clock())
 
 
 def _is_switched_off(context: dg.SensorEvaluationContext, watcher: Watcher, sensor: str) -> bool:

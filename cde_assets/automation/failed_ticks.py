@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import dagster as dg
+from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorTick, TickStatus
 from pydantic import TypeAdapter
 
@@ -12,6 +13,12 @@ from cde_assets.automation.watcher import Watcher
 from cde_domain.clock import utc_now
 from cde_resources.alerts.alert import Alert
 
+SENSOR_LOOKS_AGAIN = "Nothing but to look again: its cursor stays where it was, so that nothing is passed over."
+SCHEDULE_COMES_AGAIN = (
+    "Nothing but to evaluate it again each minute, up to twelve hours (max_tick_retries in dagster.yaml). If all that "
+    "fails, this time is passed over: daily_monitoring catches the days up at its next, the job of any other schedule "
+    "has to be started by a person."
+)
 LOOKED_BACK = timedelta(minutes=10)  # by the machine's clock, which stamps ticks
 
 _SEEN = TypeAdapter(dict[str, int])  # the cursor: the last failed tick that was told or counted, by sensor or schedule
@@ -66,6 +73,6 @@ def tick_alert(watcher: Watcher, state: InstigatorState, tick: InstigatorTick) -
         title=f"The {kind} {state.instigator_name} fails",
         what=f"Its evaluation ended with {error}; the tick shows where. Until it succeeds nobody watches for it.",
         where=automation_link(watcher.settings),
-        did="Nothing but to evaluate it again: its cursor stays where it was, so that nothing is passed over.",
+        did=SCHEDULE_COMES_AGAIN if state.instigator_type is InstigatorType.SCHEDULE else SENSOR_LOOKS_AGAIN,
         severity="critical",
     )

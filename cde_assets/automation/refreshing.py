@@ -1,13 +1,20 @@
 """The sensor that trains a challenger when the loan book has new data."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 from pydantic import BaseModel, ConfigDict
 
-from cde_assets.automation.training_runs import TRAINING_JOB, training_request, unfinished_training
+from cde_assets.automation.training_runs import (
+    TRAINING_JOB,
+    LastTraining,
+    training_fell_through,
+    training_request,
+    unfinished_training,
+)
 from cde_assets.automation.watcher import Watcher
 from cde_domain.digests import file_digest, folder_digests, json_digest
 from cde_domain.portfolio import Portfolio
@@ -25,9 +32,10 @@ class Digested(BaseModel):
 
 class Memory(BaseModel):
     """
-    The cursor: the version of the data that was answered last, and one that was seen once.
+    The cursor: the version of the data that was answered last, one that was seen once, and the newest training.
 
-    New data counts when two looks find the same, so that no half-copied file is trained on.
+    New data counts when two looks find the same, so that no half-copied file is trained on. `changes` counts what was
+    asked for.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -36,6 +44,7 @@ class Memory(BaseModel):
     seen: str | None = None
     changes: int = 0
     files: dict[str, Digested] = {}
+    training: LastTraining = LastTraining()
 
 
 def new_loans_refresh(watcher: Watcher) -> dg.SensorDefinition:
@@ -45,7 +54,8 @@ def new_loans_refresh(watcher: Watcher) -> dg.SensorDefinition:
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         memory = Memory.model_validate_json(context.cursor) if context.cursor else Memory()
         version, files = data_version(watcher.portfolio, options, memory.files)
-        memory = memory.model_copy(update={"files": files})
+        training = memory.training.now(context.instance, watcher.name, watcher.clock())
+        memory = memory.model_copy(update={"files": files, "training": training})
         said, memory, asks = _look(watcher, context.instance, memory, version)
         cursor = memory.model_dump_json()
         if not asks:
@@ -59,7 +69,7 @@ def new_loans_refresh(watcher: Watcher) -> dg.SensorDefinition:
         evaluate,
         job_name=TRAINING_JOB,
         description="New data in the loan book (other files, other options, another version that a source tells) has a "
-        "challenger trained on it.",
+        "challenger trained on it, and again after the cooldown if that failed.",
     )
 
 
@@ -73,8 +83,13 @@ def _look(
         now = memory.model_copy(update={"answered": version, "seen": None})
         return "Looking out for other data from now on.", now, False
     if version == memory.answered:
-        return "No new data.", memory.model_copy(update={"seen": None}), False
-    if version != memory.seen:
+        memory = memory.model_copy(update={"seen": None})
+        if not memory.changes or not training_fell_through(instance, watcher.name, "new_loans"):
+            return "No new data.", memory, False
+        over = memory.training.over(timedelta(days=watcher.cooldown_days))
+        if over is not None and watcher.clock() < over:
+            return f"The training on the new data failed; from {over:%Y-%m-%d} on it is tried again.", memory, False
+    elif version != memory.seen:
         return (
             "New data: the next look tells whether it is complete.",
             memory.model_copy(update={"seen": version}),

@@ -7,7 +7,7 @@ import dagster as dg
 from pydantic import BaseModel, ConfigDict
 
 from cde_assets.automation.links import asset_link
-from cde_assets.automation.reports import DRIFT, ESTIMATED, LIVE, Report, latest_report, reports_after
+from cde_assets.automation.reports import DRIFT, ESTIMATED, LIVE, Report, last_day, report_of, reports_after
 from cde_assets.automation.training_runs import (
     EPISODE,
     TRAINING_JOB,
@@ -27,6 +27,8 @@ TRAINS = (
 )
 NO_TRAINING_MENDS = "Nothing: training mends no such alarm, so that a person has to decide what to do."
 GONE = "Nothing: a later report no longer says so."
+REPLACED = "Nothing: another model was promoted since, which the next report judges."
+ASKED_BEFORE = "Nothing more: a challenger was asked for before."
 
 
 class Memory(BaseModel):
@@ -88,38 +90,61 @@ class Look:
         self._now = watcher.clock()
         self._watches = dict(memory.watches)
         self._training = memory.training.now(instance, watcher.name, self._now)
-        self._news: dict[str, Report] = {}
+        self._news: dict[str, list[Report]] = {}
+        self._standing: dict[str, tuple[str, ...]] = {}
 
     def result(self, reports: Sequence[str]) -> dg.SensorResult:
         """What the sensor answers."""
         for name in reports:
             self._read(name)
-        due = [name for name in reports if self._is_due(name)]
+        waiting_for = [name for name in reports if self._is_due(name)]
+        replaced = [name for name in waiting_for if self._is_replaced(name)]
+        due = [name for name in waiting_for if name not in replaced]
         decided, request = self._decide(due)
         for name in reports:
-            self._tell(name, decided if name in due else None, asked=request is not None and name in due)
+            did = decided if name in due else REPLACED if name in replaced else None
+            self._tell(name, did or ASKED_BEFORE, asked=request is not None and name in due)
         cursor = Memory(watches=self._watches, training=self._training).model_dump_json()
         waiting = self._watcher.alerter.retry()
         if request is not None:
             return dg.SensorResult(run_requests=[request], cursor=cursor)
-        return dg.SensorResult(skip_reason=" ".join([decided or "No alarm to answer.", *waiting]), cursor=cursor)
+        said = decided or (REPLACED if replaced else "No alarm to answer.")
+        return dg.SensorResult(skip_reason=" ".join([said, *waiting]), cursor=cursor)
 
     def _read(self, name: str) -> None:
         watch = self._watches.get(name, Watch())
         for report in reports_after(self._instance, self._watcher.key(name), watch.seen):
-            before, watch = watch, watch.after(report.sighting)
-            if report.sighting.judged and not report.sighting.kinds and name in self._news:
-                self._alert(name, self._news.pop(name), before, GONE)
+            before, watch = watch, watch.after(report.sighting, last_day(self._now))
+            if watch.heard != report.sighting.number:
+                continue
+            if before.is_of_another(report.sighting):
+                self._close(name, before, REPLACED)
+            if report.sighting.judged:
+                self._standing[name] = report.sighting.kinds
+                if not report.sighting.kinds:
+                    self._close(name, before, GONE)
             if watch.news(report.sighting):
-                self._news[name] = report
+                repeated = set(report.sighting.kinds)
+                untold = [one for one in self._news.get(name, []) if not repeated.issuperset(one.sighting.kinds)]
+                self._news[name] = [*untold, report]
                 watch = watch.having_told(report.sighting)
         self._watches[name] = watch
+
+    def _close(self, name: str, watch: Watch, did: str) -> None:
+        """Tell of alarms that came and went since the last look."""
+        for report in self._news.pop(name, []):
+            self._alert(name, report, watch, did)
 
     def _is_due(self, name: str) -> bool:
         watch = self._watches[name]
         if watch.began is None or watch.is_due:
             return watch.is_due
         return training_failed(self._instance, self._watcher.name, f"{name}:{watch.began}")
+
+    def _is_replaced(self, name: str) -> bool:
+        """Whether an episode is about a champion that decides no more."""
+        bundle = self._watches[name].bundle
+        return bundle is not None and self._watcher.champion() not in (None, bundle)
 
     def _decide(self, due: list[str]) -> tuple[str | None, dg.RunRequest | None]:
         """What is done about the reports that ask for training, in words, and the run to ask for."""
@@ -150,16 +175,23 @@ class Look:
             f"{over:%Y-%m-%d} on a challenger is trained if the alarm still stands."
         )
 
-    def _tell(self, name: str, decided: str | None, *, asked: bool) -> None:
-        report = self._news.pop(name, None)
-        if report is None and asked:
-            report = latest_report(self._instance, self._watcher.key(name))
-        if report is None:
-            return
+    def _tell(self, name: str, did: str, *, asked: bool) -> None:
+        """Tell the news, or that an episode that was told before is answered; `did` is about what training mends."""
         watch = self._watches[name]
-        if decided is None:
-            decided = NO_TRAINING_MENDS if watch.began is None else "Nothing more: a challenger was asked for before."
-        self._alert(name, report, watch, decided)
+        told = self._news.pop(name, [])
+        if not told and asked:
+            standing = report_of(self._instance, self._watcher.key(name), watch.stands or watch.began or 0)
+            told = [standing] if standing else []
+        for report in told:
+            self._alert(name, report, watch, self._did(name, report, did))
+
+    def _did(self, name: str, report: Report, did: str) -> str:
+        watch, sighting = self._watches[name], report.sighting
+        if sighting.retrains and watch.began is not None and sighting.number >= watch.began:
+            return did
+        if not set(sighting.kinds) & set(self._standing.get(name, sighting.kinds)):
+            return GONE
+        return NO_TRAINING_MENDS
 
     def _alert(self, name: str, report: Report, watch: Watch, did: str) -> None:
         kinds = "+".join(report.sighting.kinds)

@@ -7,6 +7,8 @@ from typing import Literal, Self
 import dagster as dg
 from pydantic import BaseModel, ConfigDict
 
+from cde_assets.failures import failure_in_words
+
 TRAINING_JOB = "train_challenger"
 
 Why = Literal["drift", "decay", "new_loans", "weekly"]
@@ -42,6 +44,27 @@ def training_failed(instance: dg.DagsterInstance, portfolio: str, episode: str) 
     """Whether the newest training that was asked for in an episode failed."""
     runs = instance.get_runs(_trainings(portfolio, tags={EPISODE: episode}), limit=1)
     return bool(runs) and runs[0].status is dg.DagsterRunStatus.FAILURE
+
+
+def training_fell_through(instance: dg.DagsterInstance, portfolio: str, why: Why) -> bool:
+    """
+    Whether the newest training for a reason failed, and no training since then succeeded.
+
+    One that checks stopped did its work: they would say the same of the same loans, and people were told of them.
+    """
+    asked = next(iter(instance.get_run_records(_trainings(portfolio, tags={WHY: why}), limit=1)), None)
+    if asked is None or asked.dagster_run.status is not dg.DagsterRunStatus.FAILURE:
+        return False
+    done = _trainings(portfolio, statuses=[dg.DagsterRunStatus.SUCCESS])
+    if any(record.storage_id > asked.storage_id for record in instance.get_run_records(done, limit=1)):
+        return False
+    return not _stopped_by_checks(instance, asked.dagster_run.run_id)
+
+
+def _stopped_by_checks(instance: dg.DagsterInstance, run_id: str) -> bool:
+    found = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records
+    events = [record.event_log_entry.dagster_event for record in found]
+    return bool(events) and all(event is not None and failure_in_words(event) is None for event in events)
 
 
 class LastTraining(BaseModel):

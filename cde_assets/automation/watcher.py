@@ -63,7 +63,12 @@ class Watcher:
 
     def has_champion(self) -> bool:
         """Whether a model was promoted, so that there is something for a challenger to challenge."""
-        return ReleasesResource.of(self.settings, self.name).store().ledger.current() is not None
+        return self.champion() is not None
+
+    def champion(self) -> str | None:
+        """The digest of the bundle that is promoted."""
+        current = ReleasesResource.of(self.settings, self.name).store().ledger.current()
+        return current.bundle if current is not None else None
 
     def experiment(self) -> str | None:
         """The experiment with a challenger that runs: until it ends, a newer challenger could not take part."""

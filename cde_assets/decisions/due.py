@@ -20,8 +20,9 @@ def days_to_record(engine: Engine, home: Path, portfolio: str, today: date) -> l
     """
     The days that are over and not recorded whole, oldest first.
 
-    A day is recorded once its two files are there. Of the last days it is asked again whether the log has more than
-    when it was read: a day that was read too early, by a clock that was ahead, comes again when it is over.
+    A day is recorded once its two files are there. Of the last days it is asked again whether they can be read, and
+    whether the log has more than when it was: a day that was read too early, by a clock that was ahead, comes again
+    when it is over. A log may be older than the first day that is recorded, see `left_out`.
     """
     over = _over(engine, portfolio, today)
     again = {day for day in over if day >= today - timedelta(days=LOOKED_AT_AGAIN)}
@@ -32,6 +33,7 @@ def days_to_record(engine: Engine, home: Path, portfolio: str, today: date) -> l
         day
         for day, count in zip(looked_at, counts, strict=True)
         if notes_of(decisions_file(home, day)).get(RECORDS) != str(count)
+        or OUTCOME_RECORDS not in notes_of(outcomes_file(home, day))
     }
     return sorted(due)
 
@@ -52,6 +54,12 @@ def days_to_follow(
         if (noted.get(OUTCOME_RECORDS), noted.get(LABELS)) != known:
             changed[day] = " ".join(known)
     return changed
+
+
+def left_out(engine: Engine, portfolio: str) -> str:
+    """Which decisions of the log are recorded on no day, in words; "" for none."""
+    first = first_day(engine, portfolio)
+    return "" if first is None or first >= EARLIEST else f"; decisions before {EARLIEST} stand in the log alone"
 
 
 def _over(engine: Engine, portfolio: str, today: date) -> list[date]:

@@ -42,9 +42,16 @@ class Labels:
 
 
 def seen_files(home: Path) -> Seen:
-    """The labels files as they are now: whatever changes one changes this."""
-    stats = [(path.name, path.stat()) for path in labels_files(home)]
-    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+    """The labels files as they are now: whatever changes one changes this, also that it is gone or leads nowhere."""
+    return tuple((path.name, *_look(path)) for path in labels_files(home))
+
+
+def _look(path: Path) -> tuple[int, int]:
+    try:
+        stat = path.stat()
+    except FileNotFoundError:  # taken away since it was listed, or a link to nothing
+        return -1, -1
+    return stat.st_size, stat.st_mtime_ns
 
 
 def said(home: Path, portfolio: Portfolio) -> Labels:

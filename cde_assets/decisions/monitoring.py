@@ -12,7 +12,7 @@ import dagster as dg
 
 from cde_assets.automation.training_runs import UNFINISHED
 from cde_assets.decisions import MONITORED
-from cde_assets.decisions.due import days_to_follow, days_to_record
+from cde_assets.decisions.due import days_to_follow, days_to_record, left_out
 from cde_assets.decisions.known_labels import said, seen_files
 from cde_checks.decisions import FIRST, LAST
 from cde_domain.clock import Clock
@@ -154,13 +154,14 @@ def _due(instance: dg.DagsterInstance, watch: Watch) -> dg.RunRequest | dg.SkipR
     try:
         with watch.log.open() as log:
             due = days_to_record(log.engine, watch.home, watch.portfolio.name, today)
+            without = left_out(log.engine, watch.portfolio.name)
     except LogUnavailableError as error:
         return _unavailable(watch, error)
     if busy := _busy(instance, watch, MONITOR_JOB):
         return dg.SkipReason(busy)
     latest = _run(instance, watch, MONITOR_JOB, FINISHED)
     if not due and (latest is None or latest.is_success):
-        return dg.SkipReason(f"every day until {today - timedelta(days=1)} is recorded and reported on")
+        return dg.SkipReason(f"every day until {today - timedelta(days=1)} is recorded and reported on{without}")
     first, last = (due[0], due[-1]) if due else (today - timedelta(days=1),) * 2
     tags = _range(first, last)
     # The key tells attempts apart, and repeats when a tick is evaluated again.

@@ -11,7 +11,12 @@ import numpy as np
 import pandas as pd
 
 from cde_domain.decisions.monitoring.drift import feature_references
-from cde_domain.decisions.monitoring.recorded import feature_matrix_of, last_recorded, read_decisions
+from cde_domain.decisions.monitoring.recorded import (
+    DamagedDayError,
+    feature_matrix_of,
+    last_recorded,
+    read_decisions,
+)
 from cde_domain.decisions.monitoring.reference import Reference
 from cde_domain.digests import write_json
 from cde_domain.model.scoring_model import model_digest
@@ -90,8 +95,16 @@ def champion_of(releases: ReleasesResource) -> Champion | None:
 
 
 def answered_decisions(portfolio: PortfolioResource, first: date, last: date) -> pd.DataFrame:
-    """The decisions that applicants were given from one day to another, both included."""
-    decisions = read_decisions(portfolio.home, first, last)
+    """
+    The decisions that applicants were given from one day to another, both included.
+
+    Raises:
+        dagster.Failure: the file of a day is damaged.
+    """
+    try:
+        decisions = read_decisions(portfolio.home, first, last)
+    except DamagedDayError as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
     return decisions[decisions["variant"] != SHADOW].reset_index(drop=True)
 
 
@@ -185,6 +198,7 @@ def shown(report: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """The metadata that every report has, and that sensors read."""
     return {
         "as_of": report["as_of"],
+        "bundle": report["bundle"],
         "said": said(report),
         "decisions": report["decisions"],
         "judged": report["judged"],

@@ -53,14 +53,15 @@ class Bank:
         self._now = instant
         write_instant(self.clock_file, instant)
 
-    def promote(self) -> None:
+    def promote(self, bundle: str = "a" * 64) -> None:
         """Write a promotion into the signed ledger."""
         releases = ReleasesResource.of(self.settings, NAME)
+        current = releases.store().ledger.current()
         releases.store().ledger.append(
             action="promote",
             portfolio=NAME,
-            bundle="a" * 64,
-            expected_sequence=0,
+            bundle=bundle,
+            expected_sequence=current.sequence if current else 0,
             evidence="b" * 64,
             by="test",
             key=releases.signer(),
@@ -74,13 +75,15 @@ class Bank:
         retrains: bool = True,
         judged: bool = True,
         days: float = 1,
-        run_id: str | None = None,
+        as_of: str | None = None,
+        bundle: str | None = None,
     ) -> None:
-        """Let days pass, and a report be made that raises these alarms."""
+        """Let days pass, and a report be made that raises these alarms; `as_of` is today unless it is given."""
         self.now += timedelta(days=days)
         alarms = [{"what": kind, "said": f"{kind} is out of bounds.", "retrains": retrains} for kind in kinds]
         metadata = {
-            "as_of": f"{self.now:%Y-%m-%d}",
+            "as_of": as_of or f"{self.now:%Y-%m-%d}",
+            "bundle": bundle,
             "decisions": 1234,
             "judged": judged,
             "alarm": bool(kinds),

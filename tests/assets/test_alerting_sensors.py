@@ -11,14 +11,23 @@ from dagster._core.remote_origin import (
     RemoteInstigatorOrigin,
     RemoteRepositoryOrigin,
 )
-from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, TickData, TickStatus
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorStatus,
+    ScheduleInstigatorData,
+    TickData,
+    TickStatus,
+)
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster_shared.error import SerializableErrorInfo
 
 from cde_assets.automation.alerting import failed_checks_alert, failures_alert
-from cde_assets.automation.failed_ticks import failed_ticks_alert
+from cde_assets.automation.failed_ticks import failed_ticks_alert, tick_alert
+from cde_assets.automation.retraining import drift_retrains
+from cde_assets.stack import prepare_home
 from cde_domain.clock import utc_now
 from cde_resources.alerts.alerter import open_alerter
+from cde_serving.settings import Settings
 from tests.assets.bank import NAME, Bank
 from tests.resources.receivers import http_receiver
 
@@ -170,6 +179,31 @@ def test_a_failed_check_is_told_whether_it_stops_the_run_or_not(bank: Bank, bloc
     assert ("Stopped the run" in alert["did"]) is blocking
 
 
+@dg.asset(key=dg.AssetKey([NAME, "experiment_report"]))
+def experiment_report() -> None: ...
+
+
+@dg.asset_check(asset=experiment_report)
+def guardrails_hold() -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(passed=False, severity=dg.AssetCheckSeverity.WARN, description="approvals: -0.210")
+
+
+@pytest.mark.parametrize(
+    ("status", "did"),
+    [(InstigatorStatus.RUNNING, "experiment_ramps ends the experiment"), (InstigatorStatus.STOPPED, "A person has to")],
+)
+def test_a_breached_guardrail_is_told_with_what_becomes_of_the_experiment(
+    bank_on_disk: Bank, status: InstigatorStatus, did: str
+):
+    """A sensor ends it, unless somebody switched it off."""
+    known(bank_on_disk, "experiment_ramps", status)
+    materialise(bank_on_disk, experiment_report, guardrails_hold)
+    bank_on_disk.look(failed_checks_alert(bank_on_disk.watcher))
+
+    (alert,) = bank_on_disk.told
+    assert did in alert["did"]
+
+
 def test_a_check_that_passed_is_not_told(bank: Bank):
     materialise(bank, evaluation, check_of(evaluation, blocking=False, passed=True))
     bank.look(failed_checks_alert(bank.watcher))
@@ -184,11 +218,14 @@ def test_an_alarm_that_a_retraining_sensor_tells_is_not_told_twice(bank_on_disk:
     assert bank_on_disk.told == []
 
 
-def known(bank: Bank, sensor: str, status: InstigatorStatus) -> InstigatorState:
+def known(
+    bank: Bank, sensor: str, status: InstigatorStatus, kind: InstigatorType = InstigatorType.SENSOR
+) -> InstigatorState:
     """What Dagster keeps of a sensor once the daemon or a person has seen to it."""
     location = ManagedGrpcPythonEnvCodeLocationOrigin(LoadableTargetOrigin(module_name="cde_assets"), "german_credit")
     origin = RemoteInstigatorOrigin(RemoteRepositoryOrigin(location, "__repository__"), sensor)
-    state = InstigatorState(origin, InstigatorType.SENSOR, status)
+    data = ScheduleInstigatorData("0 2 * * 0") if kind is InstigatorType.SCHEDULE else None
+    state = InstigatorState(origin, kind, status, data)
     bank.instance.add_instigator_state(state)
     return state
 
@@ -238,6 +275,41 @@ def test_a_failed_tick_is_counted_once_however_often_it_is_looked_at(bank_on_dis
     assert [0, 2] == [alert["held_back"] for alert in bank_on_disk.told]
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "did"),
+    [
+        (InstigatorType.SENSOR, "drift_retrains", "its cursor stays where it was"),
+        (InstigatorType.SCHEDULE, "weekly_retraining", "this time is passed over"),
+    ],
+)
+def test_of_a_tick_that_failed_is_told_what_becomes_of_what_it_was_for(
+    bank_on_disk: Bank, kind: InstigatorType, name: str, did: str
+):
+    """A schedule has no cursor: its time comes once."""
+    state = known(bank_on_disk, name, InstigatorStatus.RUNNING, kind)
+    tick = bank_on_disk.instance.create_tick(
+        TickData(
+            state.instigator_origin_id,
+            name,
+            kind,
+            TickStatus.FAILURE,
+            utc_now().timestamp(),
+            error=SerializableErrorInfo(CANARY, [], "LedgerError"),
+        )
+    )
+
+    assert did in tick_alert(bank_on_disk.watcher, state, tick).did
+
+
+def test_a_schedule_that_fails_is_evaluated_again_for_as_long_as_its_alert_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Dagster does it once a minute; by default it would not do it at all."""
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))  # which the line below changes
+    with dg.DagsterInstance.from_config(str(prepare_home(Settings(home=tmp_path, _env_file=None)))) as instance:
+        assert instance.scheduler.max_tick_retries == 12 * 60  # type: ignore[union-attr]
+
+
 def test_an_alarm_is_told_by_its_check_where_somebody_switched_the_retraining_sensor_off(bank_on_disk: Bank):
     """As the switch in the UI does it."""
     known(bank_on_disk, "drift_retrains", InstigatorStatus.STOPPED)
@@ -253,6 +325,17 @@ def test_a_failed_check_of_a_report_without_an_alarm_is_told(bank_on_disk: Bank)
     bank_on_disk.look(failed_checks_alert(bank_on_disk.watcher))
 
     assert len(bank_on_disk.told) == 1
+
+
+def test_an_alarm_about_an_old_day_is_told_by_its_check_alone(bank_on_disk: Bank):
+    """Retraining sensors do not hear of it."""
+    bank_on_disk.report("drift_report", as_of="2026-03-02")
+    materialise(bank_on_disk, alarming_report, check_of(alarming_report, blocking=False))
+    bank_on_disk.look(drift_retrains(bank_on_disk.watcher))
+    bank_on_disk.look(failed_checks_alert(bank_on_disk.watcher))
+
+    (alert,) = bank_on_disk.told
+    assert alert["key"] == "check_failed:drift_report:is_calibrated"
 
 
 def test_a_tick_that_is_cut_short_after_its_alerts_tells_nothing_twice(bank: Bank):

@@ -15,7 +15,7 @@ from cde_assets.decisions.monitoring import (
 )
 from cde_checks.decisions import FIRST, LAST
 from cde_serving.decision_log import LogUnavailableError
-from tests.assets.branch import NAME, Branch
+from tests.assets.branch import NAME, Branch, why
 from tests.support import TinyLoans
 
 START = "2026-03-02T09:00"
@@ -304,6 +304,43 @@ def test_a_damaged_labels_file_leads_to_one_run_which_fails_and_to_another_when_
     branch.set_clock("2026-03-10T02:00")
     assert branch.follow(*days(sensor.look())).success
     assert ["repaid"] == [row["outcome"] for row in branch.outcomes("2026-03-02")]
+
+
+def test_a_labels_file_that_leads_nowhere_fails_the_run_and_not_the_sensor(branch: Branch):
+    """A link to a share that is not mounted; a file that was taken away in this very moment looks the same."""
+    recorded(branch)
+    link = branch.folder / "labels" / "march.csv"
+    link.parent.mkdir()
+    link.symlink_to(branch.folder / "nowhere.csv")
+
+    result = branch.follow(*days(Sensor(branch).look()))
+
+    assert "the labels file march.csv cannot be used" in why(result)
+    link.unlink()
+    assert "nothing more is known" in str(Sensor(branch).look())
+
+
+def test_a_damaged_file_of_a_recorded_day_is_named_by_reports_and_written_again_the_next_night(branch: Branch):
+    """As after a disk that lost its end; of outcomes as of decisions."""
+    recorded(branch)
+    for kind in ("recorded", "outcomes"):
+        file = branch.folder / "decisions" / kind / "2026-03-08.parquet"
+        file.write_bytes(file.read_bytes()[:100])
+        if kind == "recorded":
+            assert f"{kind}/2026-03-08.parquet of a recorded day is damaged" in why(branch.report("drift_report"))
+        assert ("2026-03-08", "2026-03-08") == days(asked(branch))
+        done(branch)
+
+
+def test_decisions_before_the_first_day_that_is_recorded_are_said_to_be_left_out(
+    watched_loans: tuple[TinyLoans, Path], tmp_path: Path
+):
+    with Branch(tmp_path, *watched_loans, "2024-12-31T09:00") as branch:
+        branch.score("c-1")
+        branch.set_clock("2025-01-02T00:20")
+        done(branch)
+
+        assert "decisions before 2025-01-01 stand in the log alone" in str(asked(branch))
 
 
 def test_a_log_that_is_away_leaves_the_cursor_where_it_is(branch: Branch):

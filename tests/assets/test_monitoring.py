@@ -261,6 +261,8 @@ def test_few_decisions_are_not_judged(monitor: Monitor, lender: tuple[TinyLoans,
     run = monitor.report()
 
     assert [(False, False)] * 3 == [(run.metadata[name]["judged"], run.metadata[name]["alarm"]) for name in REPORTS]
+    # By the bundle, sensors know a change of champion, also from reports that judge nothing.
+    assert [monitor.champion.digest] * 3 == [run.metadata[name]["bundle"] for name in REPORTS]
     assert all(passed for passed, _ in run.checks.values())
     assert "60 decisions are too few to judge, 100 are needed" == run.metadata["drift_report"]["said"]
 

@@ -1,8 +1,10 @@
 """Tests for `cde_assets.automation.refreshing`: what counts as new data, and what it leads to."""
 
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -99,6 +101,71 @@ def test_new_data_waits_while_a_challenger_is_trained(bank: Bank, sensor: dg.Sen
     assert asked(bank, sensor) == 0
     bank.instance.report_run_failed(running)
     assert asked(bank, sensor) == 1
+
+
+def failed_on_new_loans(bank: Bank, sensor: dg.SensorDefinition, book: Path) -> None:
+    """New data, and a training on it that failed."""
+    asked(bank, sensor)
+    replace_book(book, "second\n")
+    assert sum(bank.train(bank.look(sensor).run_requests, fails=True) for _ in range(3)) == 1
+
+
+def test_new_loans_whose_training_failed_are_trained_on_after_the_cooldown(
+    bank: Bank, sensor: dg.SensorDefinition, book: Path
+):
+    """Once and again until it succeeds, and not at each look."""
+    failed_on_new_loans(bank, sensor, book)
+    assert "failed; from 2026-04-01 on it is tried again" in str(bank.look(sensor).skip_reason)
+    for fails in (True, False):
+        bank.now += timedelta(days=bank.watcher.cooldown_days)
+        assert sum(bank.train(bank.look(sensor).run_requests, fails=fails) for _ in range(3)) == 1
+    bank.now += timedelta(days=10 * bank.watcher.cooldown_days)
+    assert asked(bank, sensor) == 0
+
+
+def test_new_loans_whose_training_failed_are_in_any_later_training(bank: Bank, sensor: dg.SensorDefinition, book: Path):
+    """The weekly one, say."""
+    failed_on_new_loans(bank, sensor, book)
+    bank.run({"portfolio": NAME, "cde/why": "weekly", "cde/requested_at": bank.now.isoformat()})
+    bank.now += timedelta(days=2 * bank.watcher.cooldown_days)
+    assert asked(bank, sensor) == 0
+
+
+def test_what_an_earlier_version_remembered_is_read(bank: Bank, sensor: dg.SensorDefinition, book: Path):
+    """It knew no trainings; one that failed in its time is tried again, too."""
+    failed_on_new_loans(bank, sensor, book)
+    kept = json.loads(str(bank.cursors[sensor.name]))
+    del kept["training"]
+    bank.cursors[sensor.name] = json.dumps(kept)
+    bank.now += timedelta(days=bank.watcher.cooldown_days)
+    assert asked(bank, sensor) == 1
+
+
+def test_a_challenger_that_checks_refused_is_not_trained_again_on_the_same_loans(
+    bank: Bank, sensor: dg.SensorDefinition, book: Path
+):
+    """They would refuse it again."""
+
+    @dg.asset(key=dg.AssetKey([NAME, "evaluation"]))
+    def evaluation() -> None: ...
+
+    @dg.asset_check(asset=evaluation, blocking=True)
+    def is_better() -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(passed=False)
+
+    asked(bank, sensor)
+    replace_book(book, "second\n")
+    bank.look(sensor)
+    (request,) = bank.look(sensor).run_requests or ()
+    job = dg.define_asset_job("train_challenger", tags=dict(request.tags))
+    definitions = dg.Definitions(assets=[evaluation], asset_checks=[is_better], jobs=[job])
+    run = definitions.resolve_job_def("train_challenger").execute_in_process(
+        instance=bank.instance, raise_on_error=False
+    )
+    assert not run.success
+    bank.now += timedelta(days=2 * bank.watcher.cooldown_days)
+
+    assert asked(bank, sensor) == 0
 
 
 def test_a_tick_that_is_cut_short_asks_for_the_same_run(bank: Bank, sensor: dg.SensorDefinition, book: Path):

@@ -1,5 +1,6 @@
 """Tests for `cde_assets.automation.retraining`: what a report leads to."""
 
+import json
 import tempfile
 from datetime import timedelta
 from pathlib import Path
@@ -223,6 +224,103 @@ def test_estimated_and_live_decay_in_one_look_are_one_training(bank: Bank):
     }
     bank.train([request])
     assert not bank.look(sensor).run_requests
+
+
+FIRST_BUNDLE, NEXT_BUNDLE = "a" * 64, "d" * 64
+
+
+def test_decay_of_the_next_champion_is_told_and_trained_for_after_the_cooldown(bank: Bank):
+    """The reports between the two champions are on too few outcomes to judge, and so end no alarm themselves."""
+    sensor = performance_decay_retrains(bank.watcher)
+    bank.report("live_performance", "auc", bundle=FIRST_BUNDLE)
+    assert bank.train(bank.look(sensor).run_requests) == 1
+    bank.promote(NEXT_BUNDLE)
+    bank.report("live_performance", judged=False, bundle=NEXT_BUNDLE)
+    assert not bank.look(sensor).run_requests
+
+    bank.report("live_performance", "auc", bundle=NEXT_BUNDLE)
+    assert not bank.look(sensor).run_requests
+    assert "From 2026-04-02 on" in bank.told[-1]["did"]
+    bank.now += cooldown(bank)
+    assert bank.train(bank.look(sensor).run_requests) == 1
+    assert len(bank.told) == 3
+    for _ in range(3):
+        bank.report("live_performance", "auc", bundle=NEXT_BUNDLE, days=20)
+        assert not bank.look(sensor).run_requests
+    assert len(bank.told) == 3
+
+
+def test_an_alarm_about_a_model_that_decides_no_more_trains_nothing(bank: Bank, sensor: dg.SensorDefinition):
+    """It waited for the cooldown; what is promoted meanwhile has yet to be judged."""
+    bank.run({"portfolio": NAME, "cde/why": "weekly", "cde/requested_at": bank.now.isoformat()})
+    bank.report(DRIFT, "psi", bundle=FIRST_BUNDLE)
+    bank.look(sensor)
+    bank.promote(NEXT_BUNDLE)
+    bank.now += cooldown(bank)
+
+    assert not bank.look(sensor).run_requests
+
+
+def test_an_alarm_of_the_champion_before_that_nobody_looked_at_is_told_as_such(bank: Bank, sensor: dg.SensorDefinition):
+    bank.report(DRIFT, "psi", bundle=FIRST_BUNDLE)
+    bank.promote(NEXT_BUNDLE)
+    bank.report(DRIFT, "psi", bundle=NEXT_BUNDLE)
+    assert bank.train(bank.look(sensor).run_requests) == 1
+
+    before, now = bank.told
+    assert "another model was promoted since" in before["did"]
+    assert now["did"].startswith("Asked for a challenger")
+
+
+def test_different_alarms_of_two_reports_that_are_read_in_one_look_are_both_told(
+    bank: Bank, sensor: dg.SensorDefinition
+):
+    """The daemon was down for a day; each alarm with what was done about it."""
+    bank.report(DRIFT, "adverse_impact_sex", retrains=False)
+    bank.report(DRIFT, "drift_income")
+    assert bank.train(bank.look(sensor).run_requests) == 1
+
+    group, income = bank.told
+    assert "adverse_impact_sex" in group["what"]
+    assert group["did"] == "Nothing: a later report no longer says so."
+    assert "drift_income" in income["what"]
+    assert income["did"].startswith("Asked for a challenger")
+
+
+def test_an_alarm_that_is_back_after_a_week_without_it_is_told_though_another_stands(
+    bank: Bank, sensor: dg.SensorDefinition
+):
+    """One that flickers from day to day is told once."""
+    for days, *kinds in ((1, "sex"), (1,), (1, "sex"), (1,), (8,), (1, "sex")):
+        bank.report(DRIFT, "approval_rate", *kinds, retrains=False, days=days)
+        bank.look(sensor)
+
+    assert ["sex" in alert["what"] for alert in bank.told] == [True, True]
+
+
+def test_a_report_made_by_hand_about_an_old_day_neither_trains_nor_ends_an_episode(
+    bank: Bank, sensor: dg.SensorDefinition
+):
+    bank.report(DRIFT)
+    bank.report(DRIFT, "psi", as_of="2025-06-01")
+    assert not bank.look(sensor).run_requests
+    assert bank.told == []
+    bank.report(DRIFT, "psi")
+    assert bank.train(bank.look(sensor).run_requests) == 1
+    bank.report(DRIFT, as_of="2025-06-01")
+    bank.report(DRIFT, "psi", days=100)
+    assert not bank.look(sensor).run_requests
+    assert len(bank.told) == 1
+
+
+def test_what_an_earlier_version_remembered_is_read(bank: Bank, sensor: dg.SensorDefinition):
+    """It knew of neither champion nor day; the alarm that it had told and trained for goes on."""
+    watch = {"seen": 0, "began": 1, "asked": 1, "told": ["psi"]}
+    bank.cursors[sensor.name] = json.dumps({"watches": {DRIFT: watch}, "training": {"run": None, "at": None}})
+    bank.report(DRIFT, "psi", bundle=FIRST_BUNDLE)
+
+    assert not bank.look(sensor).run_requests
+    assert bank.told == []
 
 
 EVENTS = st.lists(

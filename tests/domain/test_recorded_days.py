@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cde_domain.decisions.monitoring.labels import combined, read_labels
+from cde_domain.decisions.monitoring.labels import combined, labels_files, read_labels
 from cde_domain.decisions.monitoring.recorded import (
     OUTCOMES,
     decisions_file,
@@ -145,6 +145,30 @@ def test_a_labels_file_without_a_column_says_which(tmp_path: Path):
 
     with pytest.raises(LoanBookError, match="known_on: the column is missing"):
         read_labels(tmp_path / "a.csv", LABEL)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("decision_id,outcome,known_on\n{id},good,2026-05-01,2026-06-01\n", "more cells than the header"),
+        ("decision_id,outcome,known_on\n{id},good,2026-05-01\n{id},good,2026-05-01,x\n", "neither CSV nor Parquet"),
+        ("decision_id,outcome,outcome,known_on\n{id},good,bad,2026-05-01\n", "outcome: the column stands there twice"),
+    ],
+)
+def test_a_labels_file_that_can_be_read_in_two_ways_is_refused(tmp_path: Path, content: str, problem: str):
+    (tmp_path / "a.csv").write_text(content.replace("{id}", "0" * 32))
+
+    with pytest.raises(LoanBookError, match=problem):
+        read_labels(tmp_path / "a.csv", LABEL)
+
+
+def test_a_labels_file_with_its_name_in_capitals_counts(tmp_path: Path):
+    """As other systems write them."""
+    (tmp_path / "labels").mkdir()
+    for name in ("JUNE.CSV", "may.parquet", "notes.txt"):
+        (tmp_path / "labels" / name).touch()
+
+    assert ["JUNE.CSV", "may.parquet"] == [path.name for path in labels_files(tmp_path)]
 
 
 @pytest.mark.parametrize("name", ["personal_loan", "german_credit", "lending_club"])

@@ -1,6 +1,7 @@
 """Labels files: what became of loans, as a lender's own systems give it, beside what the outcome route was told."""
 
 import re
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -11,12 +12,13 @@ from cde_domain.portfolio import OutcomeLabel
 COLUMNS = ("decision_id", "outcome", "known_on")
 DECISION_ID = re.compile(r"[0-9a-f]{32}")
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+ENDINGS = (".csv", ".parquet")
 
 
 def labels_files(home: Path) -> list[Path]:
-    """The labels files of a portfolio's home, `labels/*.csv` and `*.parquet`, by name."""
+    """The labels files of a portfolio's home, `labels/*.csv` and `*.parquet` (also in capitals), by name."""
     folder = home / "labels"
-    return sorted(path for ending in ("csv", "parquet") for path in folder.glob(f"*.{ending}"))
+    return sorted(path for path in folder.glob("*") if path.suffix.lower() in ENDINGS)
 
 
 def read_labels(path: Path, label: OutcomeLabel) -> pd.DataFrame:
@@ -27,13 +29,22 @@ def read_labels(path: Path, label: OutcomeLabel) -> pd.DataFrame:
     another file, known later.
 
     Raises:
-        LoanBookError: a column is missing, a value is none, a decision stands there twice; nothing of it can be used.
+        LoanBookError: a column is missing or there twice, a row is longer than the header, a value is none, a decision
+            stands there twice; nothing of it can be used.
     """
     subject = f"the labels file {path.name}"
     try:
-        given = read_table(path, may_be_empty=True, as_text=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # otherwise a row that is too long is cut off
+            given = read_table(path, may_be_empty=True, as_text=True)
     except LoanBookError as error:
         raise LoanBookError(subject, error.problems) from error
+    except pd.errors.ParserWarning as error:
+        raise LoanBookError(subject, [Problem(path.name, "a row has more cells than the header", 0)]) from error
+    # Of two columns of one name, pandas calls the second name.1 in CSV.
+    twice = [name for name in COLUMNS if (given.columns == name).sum() > 1 or f"{name}.1" in given]
+    if twice:
+        raise LoanBookError(subject, [Problem(name, "the column stands there twice", 0) for name in twice])
     if missing := [Problem(name, "the column is missing", 0) for name in COLUMNS if name not in given]:
         raise LoanBookError(subject, missing)
     ids = given["decision_id"].astype("string").fillna("").str.strip()

@@ -49,6 +49,10 @@ OUTCOMES = pa.schema(
 )
 
 
+class DamagedDayError(ValueError):
+    """The file of a recorded day cannot be read; names it, and the way out."""
+
+
 def decisions_schema(features: Sequence[str] = (), protected: Sequence[str] = ()) -> pa.Schema:
     """
     The columns of a day's decisions for a portfolio's features and protected attributes, by name.
@@ -81,12 +85,20 @@ def read_decisions(home: Path, first: date, last: date) -> pd.DataFrame:
 
     A day that was not read from the log yet is left out; without any, the frame is empty and has the columns that do
     not depend on the portfolio. `reason_codes` are arrays of text.
+
+    Raises:
+        DamagedDayError: a day's file is no Parquet, or cut off.
     """
     return _read((decisions_file(home, day) for day in days(first, last)), decisions_schema())
 
 
 def read_outcomes(home: Path, first: date, last: date) -> pd.DataFrame:
-    """The outcomes of the decisions from one day to another, both included, whenever they became known."""
+    """
+    The outcomes of the decisions from one day to another, both included, whenever they became known.
+
+    Raises:
+        DamagedDayError: a day's file is no Parquet, or cut off.
+    """
     return _read((outcomes_file(home, day) for day in days(first, last)), OUTCOMES)
 
 
@@ -107,9 +119,17 @@ def days(first: date, last: date) -> list[date]:
 
 
 def _read(files: Iterable[Path], schema: pa.Schema) -> pd.DataFrame:
-    tables = [pq.ParquetFile(file).read() for file in files if file.is_file()]
+    tables = [_table(file) for file in files if file.is_file()]
     whole = pa.concat_tables([schema.empty_table(), *tables], promote_options="default")
     return whole.to_pandas()
+
+
+def _table(file: Path) -> pa.Table:
+    try:
+        return pq.ParquetFile(file).read()
+    except (OSError, pa.ArrowException) as error:
+        what = f"the file {file.parent.name}/{file.name} of a recorded day is damaged"
+        raise DamagedDayError(f"{what}: materialise decisions and outcomes of {file.stem} again") from error
 
 
 def labelled(
