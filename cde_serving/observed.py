@@ -63,7 +63,7 @@ class Observed:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
-            await self._other(scope, receive, send)
+            await self._app(scope, receive, send)  # the start and end of the app
             return
         started = time.perf_counter()
         found = scope[ROUTE] = self._table.find(scope)  # now: a mounted app changes the scope
@@ -93,14 +93,6 @@ class Observed:
             if status >= self._failed or seconds > self._slow:
                 _write_line(found.pattern, method_of(scope), status, seconds)
             reset_contextvars(**bound)
-
-    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand on the start and end of the app; a WebSocket is refused with 403 before it opens."""
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-        elif scope["type"] == "websocket":
-            await receive()  # the wish to open it
-            await send({"type": "websocket.close", "code": 1000})
 
 
 async def _in_time(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
