@@ -5,15 +5,19 @@ import contextlib
 import json
 import shutil
 import sqlite3
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cde_domain.portfolio import Enrichment
 from cde_serving import batch as batches
+from cde_serving.applications import InvalidApplicationError
 from cde_serving.decision_log import LogBusyError, LogUnavailableError
 from cde_serving.enrichment import Bureau, Enricher
 from cde_serving.experiments import Participant
@@ -332,3 +336,48 @@ def test_single_requests_are_answered_while_a_large_batch_is(desk: Desk):
     turns = asyncio.run(both())
 
     assert turns > len(VARIED) * 20 / batches.AT_ONCE
+
+
+def test_millions_of_tiny_applications_are_refused_without_being_kept(desk: Desk):
+    """A list of them took half a second and as many megabytes before it was found too long."""
+    body = b'{"applications":[' + b",".join([b"0"] * 500_000) + b"]}"
+
+    async def refused() -> list[str]:
+        with pytest.raises(InvalidApplicationError) as told:
+            await batches.BatchScorer(desk.scorer).score(body)
+        return [problem.type for problem in told.value.problems]
+
+    tracemalloc.start()
+    try:
+        problems = asyncio.run(refused())
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert ["batch_length"] == problems
+    assert peak < 1_000_000
+
+
+@settings(max_examples=30)
+@given(
+    items=st.lists(st.sampled_from([None, -1.5e300, "]}", '",[{', [[], [[]]], {"a": {"]": [1, "}"]}}]), max_size=5),
+    spaces=st.text(" \t\n\r", max_size=3),
+    escaped=st.booleans(),
+)
+def test_each_application_of_a_batch_is_read_as_it_was_written(items: list[Any], spaces: str, escaped: bool):
+    name = "\\u0061pplications" if escaped else "applications"
+    texts = [json.dumps(item) for item in items]
+    body = f'{spaces}{{{spaces}"{name}"{spaces}:{spaces}[{f"{spaces},{spaces}".join(texts)}{spaces}]{spaces}}}{spaces}'
+
+    if items:
+        assert texts == [one.decode() for one in batches._applications(body.encode())]
+    for wrong in (
+        body + "]}",
+        body[: -1 - len(spaces)],
+        body + body,
+        f"[{body}]",
+        body.replace("]", ",]"),
+        body.replace(name, "more"),
+    ):
+        with pytest.raises(InvalidApplicationError):
+            batches._applications(wrong.encode())
