@@ -64,7 +64,7 @@ class OutOfTimeError(RuntimeError):
 
 class BatchScorer:
     """
-    Scores batches, one after the other.
+    Scores batches that have a `place`, one after the other.
 
     Few applications are worked on at a time, and few records wait at a time, so that single requests go on being
     answered. An application that is refused stops no other one. What is decided is recorded as the batch goes on, and
@@ -75,6 +75,23 @@ class BatchScorer:
         self._scorer = scorer
         self._turn = asyncio.Lock()
         self._waiting: Counter[str] = Counter()
+
+    @contextlib.contextmanager
+    def place(self, tenant: str = DEFAULT_TENANT) -> Iterator[None]:
+        """
+        A place for one batch, to be had before its body is read: bodies that wait fill the memory.
+
+        Raises:
+            LogBusyError: too many batches wait, or too many of the tenant.
+        """
+        if self._waiting.total() >= MOST_BATCHES or self._waiting[tenant] >= MOST_OF_A_TENANT:
+            raise LogBusyError(f"{self._waiting.total()} batches wait already")
+        self._waiting[tenant] += 1
+        try:
+            yield
+        finally:
+            self._waiting[tenant] -= 1
+            self._waiting += Counter()  # forgets tenants that have none
 
     async def score(
         self,
@@ -96,20 +113,13 @@ class BatchScorer:
         Raises:
             InvalidApplicationError: the body is no batch; nothing was recorded.
             NothingPromotedError: no bundle is served yet.
-            LogBusyError: too many batches wait, or too many of the tenant, or this one waited too long.
+            LogBusyError: this batch waited too long.
         """
-        if self._waiting.total() >= MOST_BATCHES or self._waiting[tenant] >= MOST_OF_A_TENANT:
-            raise LogBusyError(f"{self._waiting.total()} batches wait already")
-        self._waiting[tenant] += 1
-        try:
-            applications = _applications(body)
-            admit(len(applications))
-            until = (time.monotonic() if since is None else since) + BATCH_SECONDS
-            async with self._in_turn(until):
-                return await self._scored(applications, idempotency_key, tenant, until)
-        finally:
-            self._waiting[tenant] -= 1
-            self._waiting += Counter()  # forgets tenants that have none
+        applications = _applications(body)
+        admit(len(applications))
+        until = (time.monotonic() if since is None else since) + BATCH_SECONDS
+        async with self._in_turn(until):
+            return await self._scored(applications, idempotency_key, tenant, until)
 
     @contextlib.asynccontextmanager
     async def _in_turn(self, until: float) -> AsyncIterator[None]:

@@ -164,14 +164,57 @@ def test_a_tenant_that_sends_many_batches_leaves_room_for_others(desk: Desk):
     scorer = batches.BatchScorer(desk.scorer)
     body = json.dumps({"applications": [desk.example]}).encode()
 
+    async def one_of(tenant: str) -> list[bytes | Exception]:
+        with scorer.place(tenant):
+            return await scorer.score(body, tenant=tenant)
+
     async def all_at_once() -> list[Any]:
         tenants = ["retail"] * 5 + ["other"]
-        return await asyncio.gather(*(scorer.score(body, tenant=one) for one in tenants), return_exceptions=True)
+        return await asyncio.gather(*(one_of(tenant) for tenant in tenants), return_exceptions=True)
 
     answered = asyncio.run(all_at_once())
 
     assert [list, list, LogBusyError, LogBusyError, LogBusyError, list] == [type(one) for one in answered]
-    assert [list] == [type(asyncio.run(scorer.score(body, tenant="retail")))]
+    assert [list] == [type(asyncio.run(one_of("retail")))]
+
+
+def test_no_more_batches_are_read_than_have_a_place(desk: Desk):
+    """A hundred clients that hold back the last bytes of eight megabytes took six hundred of memory."""
+    headers = {**desk.client.headers, **JSON}
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": BATCH,
+        "query_string": b"",
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }
+    read, answered = [], []
+
+    async def never_whole(client: int) -> None:
+        async def receive() -> Any:
+            read.append(client)
+            await asyncio.sleep(0 if read.count(client) == 1 else 60)
+            return {"type": "http.request", "body": b"{", "more_body": True}
+
+        async def send(message: Any) -> None:
+            if "status" in message:
+                answered.append((client, message["status"]))
+
+        await desk.client.app(dict(scope), receive, send)  # type: ignore[arg-type]
+
+    async def five() -> tuple[int, int]:
+        clients = [asyncio.create_task(never_whole(client)) for client in range(5)]
+        await asyncio.sleep(0.2)
+        busy = await desk.client.send("POST", BATCH, json={"applications": [desk.example]})
+        for client in clients:
+            client.cancel()
+        await asyncio.gather(*clients, return_exceptions=True)
+        freed = await desk.client.send("POST", BATCH, json={"applications": [desk.example]})
+        return busy.status_code, freed.status_code
+
+    assert (503, 200) == asyncio.run(five())
+    assert {0, 1} == set(read)
+    assert [(2, 503), (3, 503), (4, 503)] == [told for told in answered if told[1] != 499]
 
 
 def test_a_record_that_cannot_be_written_fails_its_item_alone(desk: Desk, monkeypatch: pytest.MonkeyPatch):
