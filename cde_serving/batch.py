@@ -33,9 +33,17 @@ KEY = "idempotency_key"
 
 T = TypeVar("T")
 
-_BEFORE = re.compile(rb'\s*+\{\s*+"[^"]*+"\s*+:\s*+\[')
-_BETWEEN = re.compile(rb"[\s,]*+")
-_AFTER = re.compile(rb"\s*+\]\s*+\}\s*+")
+# Nothing stands before the list, or behind it, that another reader might take for the batch.
+_BEFORE = re.compile(rb'[ \t\n\r]*+\{[ \t\n\r]*+("[^"]*+")[ \t\n\r]*+:[ \t\n\r]*+(?=\[)')
+_AFTER = re.compile(rb"[ \t\n\r]*+\}[ \t\n\r]*+")
+# A list of as many and one more: msgspec passes over the rest, of which `list` would make millions of small objects.
+_LIST = msgspec.json.Decoder(
+    msgspec.defstruct(
+        "_List",
+        [(f"item_{place}", msgspec.Raw | msgspec.UnsetType, msgspec.UNSET) for place in range(MOST_APPLICATIONS + 1)],
+        array_like=True,
+    )
+)
 
 
 @dataclass(slots=True)
@@ -56,7 +64,7 @@ class OutOfTimeError(RuntimeError):
 
 class BatchScorer:
     """
-    Scores batches, one after the other.
+    Scores batches that have a `place`, one after the other.
 
     Few applications are worked on at a time, and few records wait at a time, so that single requests go on being
     answered. An application that is refused stops no other one. What is decided is recorded as the batch goes on, and
@@ -67,6 +75,23 @@ class BatchScorer:
         self._scorer = scorer
         self._turn = asyncio.Lock()
         self._waiting: Counter[str] = Counter()
+
+    @contextlib.contextmanager
+    def place(self, tenant: str = DEFAULT_TENANT) -> Iterator[None]:
+        """
+        A place for one batch, to be had before its body is read: bodies that wait fill the memory.
+
+        Raises:
+            LogBusyError: too many batches wait, or too many of the tenant.
+        """
+        if self._waiting.total() >= MOST_BATCHES or self._waiting[tenant] >= MOST_OF_A_TENANT:
+            raise LogBusyError(f"{self._waiting.total()} batches wait already")
+        self._waiting[tenant] += 1
+        try:
+            yield
+        finally:
+            self._waiting[tenant] -= 1
+            self._waiting += Counter()  # forgets tenants that have none
 
     async def score(
         self,
@@ -88,20 +113,13 @@ class BatchScorer:
         Raises:
             InvalidApplicationError: the body is no batch; nothing was recorded.
             NothingPromotedError: no bundle is served yet.
-            LogBusyError: too many batches wait, or too many of the tenant, or this one waited too long.
+            LogBusyError: this batch waited too long.
         """
-        if self._waiting.total() >= MOST_BATCHES or self._waiting[tenant] >= MOST_OF_A_TENANT:
-            raise LogBusyError(f"{self._waiting.total()} batches wait already")
-        self._waiting[tenant] += 1
-        try:
-            applications = _applications(body)
-            admit(len(applications))
-            until = (time.monotonic() if since is None else since) + BATCH_SECONDS
-            async with self._in_turn(until):
-                return await self._scored(applications, idempotency_key, tenant, until)
-        finally:
-            self._waiting[tenant] -= 1
-            self._waiting += Counter()  # forgets tenants that have none
+        applications = _applications(body)
+        admit(len(applications))
+        until = (time.monotonic() if since is None else since) + BATCH_SECONDS
+        async with self._in_turn(until):
+            return await self._scored(applications, idempotency_key, tenant, until)
 
     @contextlib.asynccontextmanager
     async def _in_turn(self, until: float) -> AsyncIterator[None]:
@@ -228,10 +246,6 @@ def _refuse_reused_keys(items: Sequence[_Item], owners: set[str]) -> None:
         owners.add(item.key)
 
 
-class _Batch(msgspec.Struct, forbid_unknown_fields=True):
-    applications: list[msgspec.Raw]
-
-
 def _applications(body: bytes) -> list[bytes]:
     """
     The applications in the body of a batch, each as its JSON.
@@ -239,30 +253,21 @@ def _applications(body: bytes) -> list[bytes]:
     Raises:
         InvalidApplicationError: it is no batch, or too large a one.
     """
+    opening, end = _BEFORE.match(body), body.rfind(b"]") + 1
     try:
-        batch = msgspec.json.decode(body, type=_Batch)
-    except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise _refused("Body is no JSON object with a list of `applications` and nothing else", "batch") from None
-    if not 1 <= len(batch.applications) <= MOST_APPLICATIONS:
+        if opening is None or not _AFTER.fullmatch(body, end) or msgspec.json.decode(opening[1]) != "applications":
+            raise _no_batch()
+        items = msgspec.structs.astuple(_LIST.decode(memoryview(body)[opening.end() : end]))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise _no_batch() from None
+    applications = [bytes(item) for item in items if item is not msgspec.UNSET]
+    if not 1 <= len(applications) <= MOST_APPLICATIONS:
         raise _refused(f"A batch has 1 to {MOST_APPLICATIONS} applications", "batch_length")
-    applications = [bytes(application) for application in batch.applications]
-    if not _is_all(body, applications):
-        raise InvalidApplicationError([Problem("applications", "Field is given twice", "duplicate_key")])
     return applications
 
 
-def _is_all(body: bytes, applications: Sequence[bytes]) -> bool:
-    """Whether a batch holds these applications and no more: of lists that are given twice msgspec takes the last."""
-    opening = _BEFORE.match(body)
-    if opening is None:
-        return False
-    end = opening.end()
-    for application in applications:
-        start = _BETWEEN.match(body, end).end()  # type: ignore[union-attr]  # it matches nothing, too
-        if not body.startswith(application, start):
-            return False
-        end = start + len(application)
-    return _AFTER.fullmatch(body, end) is not None
+def _no_batch() -> InvalidApplicationError:
+    return _refused("Body is no JSON object with a list of `applications` and nothing else", "batch")
 
 
 def _refused(message: str, kind: str) -> InvalidApplicationError:

@@ -36,6 +36,11 @@ OUT_OF_TIME = json_response(
     },
     {"retry-after": "1"},
 )
+BODY_LATE = json_response(
+    408,
+    {"detail": f"The body did not come whole within {ANSWER_SECONDS:.0f} seconds: nothing was recorded, send it again"},
+    {"connection": "close"},
+)
 GONE = Response(status_code=CLIENT_GONE)
 
 log = structlog.get_logger()
@@ -43,6 +48,10 @@ log = structlog.get_logger()
 
 class OutOfTimeError(Exception):
     """No answer began within `ANSWER_SECONDS`."""
+
+
+class BodyLateError(OutOfTimeError):
+    """Nor had the body come whole, so that nothing was done."""
 
 
 class Observed:
@@ -63,7 +72,7 @@ class Observed:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
-            await self._other(scope, receive, send)
+            await self._app(scope, receive, send)  # the start and end of the app
             return
         started = time.perf_counter()
         found = scope[ROUTE] = self._table.find(scope)  # now: a mounted app changes the scope
@@ -94,14 +103,6 @@ class Observed:
                 _write_line(found.pattern, method_of(scope), status, seconds)
             reset_contextvars(**bound)
 
-    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand on the start and end of the app; a WebSocket is refused with 403 before it opens."""
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-        elif scope["type"] == "websocket":
-            await receive()  # the wish to open it
-            await send({"type": "websocket.close", "code": 1000})
-
 
 async def _in_time(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     """
@@ -111,6 +112,14 @@ async def _in_time(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> 
         OutOfTimeError: no answer began in time.
     """
     deadline = asyncio.timeout(ANSWER_SECONDS)
+    asked = whole = False  # for its body, of which every route awaits the end before it does anything
+
+    async def received() -> Message:
+        nonlocal asked, whole
+        asked = True
+        message = await receive()
+        whole = not message.get("more_body", False)
+        return message
 
     async def begun(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -119,10 +128,10 @@ async def _in_time(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> 
 
     try:
         async with deadline:
-            await app(scope, receive, begun)
+            await app(scope, received, begun)
     except Exception:
         if deadline.expired():
-            raise OutOfTimeError from None
+            raise (BodyLateError if asked and not whole else OutOfTimeError) from None
         raise
 
 
@@ -131,7 +140,7 @@ def _answer_to(error: Exception) -> Response:
     if isinstance(error, ClientDisconnect):
         return GONE  # nobody is left to read it, but BentoML waits for an answer to begin
     if isinstance(error, OutOfTimeError):
-        return OUT_OF_TIME
+        return BODY_LATE if isinstance(error, BodyLateError) else OUT_OF_TIME
     log.error("request failed", error=type(error).__name__, at=places(error.__traceback__))
     return INTERNAL_ERROR
 

@@ -20,12 +20,14 @@ from cde_serving.follower import ReleaseFollower
 from cde_serving.kill_switch import KillSwitch
 from cde_serving.logs import configure_logging, take_over_servers_log
 from cde_serving.metrics import Metrics
+from cde_serving.plain_http import speak_plain_http
 from cde_serving.plan import PlanFollower
 from cde_serving.releases import PUBLIC_KEY, ReleaseStore, store_to_serve
 from cde_serving.scorer import Scorer
 from cde_serving.settings import Settings
 
 take_over_servers_log()  # here, since the supervisor imports this module and never starts the service
+speak_plain_http()  # here, since a worker imports this module before it makes its server
 
 PROBES = frozenset(("/livez", "/healthz", "/readyz"))  # that BentoML answers
 BAKED = Path(__file__).parent.parent / "release"  # in a built bento, beside the packages

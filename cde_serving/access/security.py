@@ -22,6 +22,7 @@ _HEADERS = {
     "429": {"Retry-After": {"schema": {"type": "integer", "minimum": 1}}},
     "504": {"Retry-After": {"schema": {"type": "integer", "minimum": 1}}},
 }
+_BODY_LATE = "The body did not come whole in time; nothing was recorded"
 
 
 class UndocumentedRouteError(LookupError):
@@ -53,6 +54,8 @@ def _describe(operation: dict[str, Any], needs: str | None, refusal: Mapping[str
     operation["description"] = f"Needs an API key with the scope `{needs}`."
     operation["x-scope"] = needs
     refusals = {**_REFUSALS, "403": f"The API key lacks the scope {needs}"}
+    if "requestBody" in operation:
+        refusals["408"] = _BODY_LATE
     for status, text in refusals.items():
         operation["responses"].setdefault(status, {"description": text, "content": refusal})
     for status, headers in _HEADERS.items():

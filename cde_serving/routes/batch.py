@@ -55,18 +55,19 @@ class Batch:
         if "explain" in request.query_params:
             return json_response(422, {"detail": [NOT_EXPLAINED]})
         announced = request.headers.get("content-length", "0").encode("latin-1")
-        body = await read_body(request.receive, announced, MAX_BATCH_BODY)
-        if body is None:
-            return json_response(413, {"detail": f"A batch has at most {MAX_BATCH_BODY} bytes"})
+        caller = caller_of(request.scope)
         try:
-            caller = caller_of(request.scope)
-            results = await self._batches.score(
-                body,
-                idempotency_key=key,
-                tenant=caller.tenant,
-                admit=lambda count: self._charge(caller, count),
-                since=began,
-            )
+            with self._batches.place(caller.tenant):
+                body = await read_body(request.receive, announced, MAX_BATCH_BODY)
+                if body is None:
+                    return json_response(413, {"detail": f"A batch has at most {MAX_BATCH_BODY} bytes"})
+                results = await self._batches.score(
+                    body,
+                    idempotency_key=key,
+                    tenant=caller.tenant,
+                    admit=lambda count: self._charge(caller, count),
+                    since=began,
+                )
         except RateUsedUpError as error:
             return json_response(429, {"detail": str(error)}, {"retry-after": str(error.seconds)})
         except REFUSALS as error:

@@ -5,15 +5,19 @@ import contextlib
 import json
 import shutil
 import sqlite3
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cde_domain.portfolio import Enrichment
 from cde_serving import batch as batches
+from cde_serving.applications import InvalidApplicationError
 from cde_serving.decision_log import LogBusyError, LogUnavailableError
 from cde_serving.enrichment import Bureau, Enricher
 from cde_serving.experiments import Participant
@@ -160,14 +164,57 @@ def test_a_tenant_that_sends_many_batches_leaves_room_for_others(desk: Desk):
     scorer = batches.BatchScorer(desk.scorer)
     body = json.dumps({"applications": [desk.example]}).encode()
 
+    async def one_of(tenant: str) -> list[bytes | Exception]:
+        with scorer.place(tenant):
+            return await scorer.score(body, tenant=tenant)
+
     async def all_at_once() -> list[Any]:
         tenants = ["retail"] * 5 + ["other"]
-        return await asyncio.gather(*(scorer.score(body, tenant=one) for one in tenants), return_exceptions=True)
+        return await asyncio.gather(*(one_of(tenant) for tenant in tenants), return_exceptions=True)
 
     answered = asyncio.run(all_at_once())
 
     assert [list, list, LogBusyError, LogBusyError, LogBusyError, list] == [type(one) for one in answered]
-    assert [list] == [type(asyncio.run(scorer.score(body, tenant="retail")))]
+    assert [list] == [type(asyncio.run(one_of("retail")))]
+
+
+def test_no_more_batches_are_read_than_have_a_place(desk: Desk):
+    """A hundred clients that hold back the last bytes of eight megabytes took six hundred of memory."""
+    headers = {**desk.client.headers, **JSON}
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": BATCH,
+        "query_string": b"",
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }
+    read, answered = [], []
+
+    async def never_whole(client: int) -> None:
+        async def receive() -> Any:
+            read.append(client)
+            await asyncio.sleep(0 if read.count(client) == 1 else 60)
+            return {"type": "http.request", "body": b"{", "more_body": True}
+
+        async def send(message: Any) -> None:
+            if "status" in message:
+                answered.append((client, message["status"]))
+
+        await desk.client.app(dict(scope), receive, send)  # type: ignore[arg-type]
+
+    async def five() -> tuple[int, int]:
+        clients = [asyncio.create_task(never_whole(client)) for client in range(5)]
+        await asyncio.sleep(0.2)
+        busy = await desk.client.send("POST", BATCH, json={"applications": [desk.example]})
+        for client in clients:
+            client.cancel()
+        await asyncio.gather(*clients, return_exceptions=True)
+        freed = await desk.client.send("POST", BATCH, json={"applications": [desk.example]})
+        return busy.status_code, freed.status_code
+
+    assert (503, 200) == asyncio.run(five())
+    assert {0, 1} == set(read)
+    assert [(2, 503), (3, 503), (4, 503)] == [told for told in answered if told[1] != 499]
 
 
 def test_a_record_that_cannot_be_written_fails_its_item_alone(desk: Desk, monkeypatch: pytest.MonkeyPatch):
@@ -332,3 +379,48 @@ def test_single_requests_are_answered_while_a_large_batch_is(desk: Desk):
     turns = asyncio.run(both())
 
     assert turns > len(VARIED) * 20 / batches.AT_ONCE
+
+
+def test_millions_of_tiny_applications_are_refused_without_being_kept(desk: Desk):
+    """A list of them took half a second and as many megabytes before it was found too long."""
+    body = b'{"applications":[' + b",".join([b"0"] * 500_000) + b"]}"
+
+    async def refused() -> list[str]:
+        with pytest.raises(InvalidApplicationError) as told:
+            await batches.BatchScorer(desk.scorer).score(body)
+        return [problem.type for problem in told.value.problems]
+
+    tracemalloc.start()
+    try:
+        problems = asyncio.run(refused())
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert ["batch_length"] == problems
+    assert peak < 1_000_000
+
+
+@settings(max_examples=30)
+@given(
+    items=st.lists(st.sampled_from([None, -1.5e300, "]}", '",[{', [[], [[]]], {"a": {"]": [1, "}"]}}]), max_size=5),
+    spaces=st.text(" \t\n\r", max_size=3),
+    escaped=st.booleans(),
+)
+def test_each_application_of_a_batch_is_read_as_it_was_written(items: list[Any], spaces: str, escaped: bool):
+    name = "\\u0061pplications" if escaped else "applications"
+    texts = [json.dumps(item) for item in items]
+    body = f'{spaces}{{{spaces}"{name}"{spaces}:{spaces}[{f"{spaces},{spaces}".join(texts)}{spaces}]{spaces}}}{spaces}'
+
+    if items:
+        assert texts == [one.decode() for one in batches._applications(body.encode())]
+    for wrong in (
+        body + "]}",
+        body[: -1 - len(spaces)],
+        body + body,
+        f"[{body}]",
+        body.replace("]", ",]"),
+        body.replace(name, "more"),
+    ):
+        with pytest.raises(InvalidApplicationError):
+            batches._applications(wrong.encode())

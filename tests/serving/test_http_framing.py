@@ -1,4 +1,4 @@
-"""What a request may be before it is read: whole, of one key, not compressed, and no WebSocket."""
+"""What a request may be before it is read: whole, of one key and not compressed."""
 
 import asyncio
 import gzip
@@ -97,19 +97,6 @@ def test_what_is_no_http_is_told_in_one_line(server: Server) -> None:
     server.client.get("/health")
 
     assert before + 1 == server.output.read_text().count(told)
-
-
-@pytest.mark.parametrize("path", [SCORE, "/health", "/nowhere"])
-def test_a_websocket_is_refused_at_once(server: Server, path: str) -> None:
-    """403 before it opens, on every path and without a key."""
-    upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "
-    started = time.monotonic()
-    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as client:
-        client.sendall(f"GET {path} HTTP/1.1\r\nHost: desk\r\n{upgrade}AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode())
-        answer = client.recv(100)
-
-    assert b" 403 " in answer
-    assert time.monotonic() - started < 2
 
 
 @pytest.mark.parametrize(("method", "path"), [*(("POST", path) for path in POSTS), ("GET", OF_A_DECISION[:-33])])

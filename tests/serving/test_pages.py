@@ -167,7 +167,7 @@ class TestDocumentation:
         assert ["customer_id", "annual_income", "loan_amount", "loan_purpose"] == document["components"]["schemas"][
             "TinyApplication"
         ]["required"]
-        own = {"200", "400", "409", "410", "413", "415", "422", "503", "504"}
+        own = {"200", "400", "408", "409", "410", "413", "415", "422", "503", "504"}
         refusals = {"401", "403", "429", "431", "503"}
         assert own | refusals == set(document["paths"][SCORE]["post"]["responses"])
 

@@ -1,4 +1,4 @@
-"""No request is left without an answer of ours: at the time limit it is told that its outcome is not known."""
+"""No request is left without an answer of ours: at the time limit it is told what is known of its outcome."""
 
 import asyncio
 import json
@@ -76,6 +76,41 @@ def test_a_client_that_reads_slowly_gets_the_whole_answer(desk: Desk, monkeypatc
     assert b"decision_id" in sent[-1]["body"]
 
 
+@pytest.mark.parametrize("path", [SCORE, SCORE + "/batch", f"{DECISIONS}/{'0' * 32}/review"])
+def test_an_application_that_never_came_whole_is_known_not_to_be_decided(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """408 (RFC 9110, section 15.5.9), rather than that nobody knows; the connection has no next request."""
+    monkeypatch.setattr(observed, "ANSWER_SECONDS", 0.2)
+    begun: list[Any] = []
+
+    async def receive() -> Any:
+        if begun:
+            await asyncio.sleep(5)
+        begun.append(path)
+        return {"type": "http.request", "body": json.dumps(desk.example).encode(), "more_body": True}
+
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(name.encode(), value.encode()) for name, value in desk.client.headers.items()]
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "query_string": b"",
+        "headers": [*headers, (b"content-type", b"application/json")],
+    }
+    asyncio.run(desk.client.app(scope, receive, send))  # type: ignore[arg-type]
+
+    assert [408] == [message["status"] for message in sent if "status" in message]
+    assert (b"connection", b"close") in sent[0]["headers"]
+    assert b"nothing was recorded" in sent[1]["body"]
+    assert 0 == desk.scorer.log.count()
+
+
 def test_every_guarded_route_says_so_in_its_description(desk: Desk) -> None:
     """As schemathesis and generated clients read it."""
     operations = [
@@ -85,3 +120,4 @@ def test_every_guarded_route_says_so_in_its_description(desk: Desk) -> None:
     guarded = [operation for operation in operations if operation.get("x-scope")]
     assert 10 == len(guarded)
     assert all("Retry-After" in operation["responses"]["504"]["headers"] for operation in guarded)
+    assert all(("408" in operation["responses"]) == ("requestBody" in operation) for operation in guarded)
