@@ -44,7 +44,9 @@ def auc_error(repaid: Array, scores: Array) -> float:
 
 
 def ks(repaid: Array, scores: Array) -> float:
-    """Kolmogorov-Smirnov distance between the scores of good and bad loans."""
+    """Kolmogorov-Smirnov distance between the scores of good and bad loans; NaN if there is only one class."""
+    if not 0 < repaid.sum() < len(repaid):
+        return float("nan")
     order = np.argsort(scores, kind="stable")
     ends = np.flatnonzero(np.diff(scores[order], append=np.inf))
     good = np.cumsum(repaid[order])[ends] / repaid.sum()
@@ -107,7 +109,7 @@ def calibration_slope(repaid: Array, scores: Array) -> tuple[float, tuple[float,
 
 @dataclass(frozen=True)
 class Intervals:
-    """95 % intervals of the measures of a score."""
+    """95 % intervals of the measures of a score; NaN where there is only one class, of AUC and KS."""
 
     auc: tuple[float, float]
     ks: tuple[float, float]
@@ -131,8 +133,10 @@ def bootstrap_intervals(repaid: Array, scores: Array, *, draws: int = 500, seed:
             draw[0] = goods @ (np.cumsum(bads) - bads / 2) / (goods.sum() * bads.sum())
             draw[1] = np.abs(goods_below - bads_below).max()
         draw[2] = weights @ errors / weights.sum()
-    low, high = np.nanquantile(values, [0.025, 0.975], axis=0)
-    return Intervals(*((float(a), float(b)) for a, b in zip(low, high, strict=True)))
+    measured = ~np.isnan(values).all(axis=0)
+    ends = np.full((2, 3), np.nan)
+    ends[:, measured] = np.nanquantile(values[:, measured], [0.025, 0.975], axis=0)
+    return Intervals(*((float(low), float(high)) for low, high in ends.T))
 
 
 def bootstrap_interval(

@@ -299,6 +299,20 @@ def test_few_decisions_are_not_judged(monitor: Monitor, lender: tuple[TinyLoans,
     assert "60 decisions are too few to judge, 100 are needed" == run.metadata["drift_report"]["said"]
 
 
+def test_loans_that_all_defaulted_are_an_alarm(monitor: Monitor, lender: tuple[TinyLoans, Path]):
+    monitor.promote(lender[1], tracked=True)
+    matrix, repaid = _applicants()
+    monitor.record(matrix, np.zeros(len(repaid)))
+
+    run = monitor.report("live_performance")
+
+    told = run.metadata["live_performance"]
+    assert not run.checks["live_performance_holds"][0]
+    assert "live_bad_rate_not_as_promised" in {one["what"] for one in told["alarms"]}
+    assert told["bad_rate"] == 1.0
+    assert str(told["mlflow_run"]).startswith("http")
+
+
 def test_before_the_first_promotion_there_is_nothing_to_judge_and_no_failure(monitor: Monitor):
     run = monitor.report()
 
