@@ -29,7 +29,7 @@ def drift_report(
 
     An alarm means that a stability index is beyond what chance does to as many decisions, as the portfolio's alarms
     say. Approval rates and, where protected attributes are collected, adverse impact are of the answered decisions.
-    Evidently's page of the same is linked.
+    Evidently's page of the same is linked; a page that cannot be written is a warning, and the report stands.
     """
     lending = portfolio.load()
     recent = Recent.of(config.day(portfolio), lending.alarms, portfolio, releases)
@@ -44,7 +44,7 @@ def drift_report(
     path = keep(portfolio, "drift_report", as_of, report)
     context.add_output_metadata(
         {
-            "page": _page(portfolio, champion, decisions, found, as_of),
+            **_page(context, portfolio, champion, decisions, found, as_of),
             **shown(report, path),
             "drifted_features": dg.MetadataValue.json(report["drifted_features"]),
             **_metadata(report, decisions, found),
@@ -141,10 +141,20 @@ def _days(decisions: pd.DataFrame) -> tuple[list[date], list[int], list[int]]:
 
 
 def _page(
-    portfolio: PortfolioResource, champion: Champion, decisions: pd.DataFrame, found: list[Shift], as_of: date
-) -> dg.MetadataValue:
+    context: dg.AssetExecutionContext,
+    portfolio: PortfolioResource,
+    champion: Champion,
+    decisions: pd.DataFrame,
+    found: list[Shift],
+    as_of: date,
+) -> dict[str, Any]:
     from cde_assets.decisions.evidently_page import write_page
 
     path = report_file(portfolio, "drift_report", as_of, "html")
-    write_page(path, portfolio, champion, decisions, found)
-    return portfolio.page_link(path)
+    try:
+        empty = write_page(path, portfolio, champion, decisions, found)
+    except Exception as error:  # the page is for reading: without it the report still stands and still alarms
+        context.log.warning(f"Evidently's page could not be written ({type(error).__name__})")
+        return {"page": f"not written ({type(error).__name__})"}
+    without = {"known_or_unknown_on_page": dg.MetadataValue.json(empty)} if empty else {}
+    return {"page": portfolio.page_link(path), **without}

@@ -25,12 +25,13 @@ METHOD = "psi_against_chance"
 
 def write_page(
     path: Path, portfolio: PortfolioResource, champion: Champion, decisions: pd.DataFrame, found: Sequence[Shift]
-) -> None:
+) -> list[str]:
     """
     Write the page of a drift report; above 50,000 rows it shows a sample.
 
     Evidently measures nothing of its own here: it shows the indices and limits that the alarm was decided by, beside
-    its pictures of both distributions.
+    its pictures of both distributions. It refuses a column without a value, in training or today: of those, which are
+    returned, it shows how many are known.
     """
     from evidently import DataDefinition, Dataset, Report
     from evidently.presets import DataDriftPreset
@@ -39,14 +40,14 @@ def write_page(
     features = champion.bundle.portfolio.features
     categories = [feature.name for feature in features if feature.categories]
     shown = [shift.name for shift in found]
-    texts = [name for name in shown if name in categories or name == "decision"]
+    frames = [_sample(frame)[shown] for frame in (_today(champion, decisions), _before(portfolio, champion))]
+    empty = [name for name in shown if any(frame[name].isna().all() for frame in frames)]
+    frames = [frame.assign(**{name: _whether_known(frame[name]) for name in empty}) for frame in frames]
+    texts = [name for name in shown if name in categories or name in empty or name == "decision"]
     definition = DataDefinition(
         numerical_columns=[name for name in shown if name not in texts], categorical_columns=texts
     )
-    today, before = (
-        Dataset.from_pandas(_sample(frame)[shown], data_definition=definition)
-        for frame in (_today(champion, decisions), _before(portfolio, champion))
-    )
+    today, before = (Dataset.from_pandas(frame, data_definition=definition) for frame in frames)
     preset = DataDriftPreset(
         columns=shown,
         drift_share=0.5 / len(shown),  # one thing that has drifted is an alarm, and the headline says so
@@ -61,6 +62,7 @@ def write_page(
     snapshot.save_html(str(unfinished))
     unfinished.replace(path)
     drop_old_pages(path.parent)
+    return empty
 
 
 def _use_our_index(found: Sequence[Shift]) -> None:
@@ -124,8 +126,13 @@ def drawn(reference: PsiReference, bounds: tuple[float, float] | None, random: n
     return starts[bins] + random.random(DRAWN_ROWS) * np.maximum(0, ends - starts)[bins]
 
 
+def _whether_known(values: pd.Series) -> NDArray[np.object_]:
+    return np.where(values.isna(), "unknown", "known").astype(object)
+
+
 def _frame(champion: Champion, matrix: Array, scores: Array, decisions: NDArray[np.object_]) -> pd.DataFrame:
-    frame = pd.DataFrame(matrix, columns=list(champion.bundle.engine.model.feature_names))
+    numbers = np.where(np.isfinite(matrix), matrix, np.nan)  # no picture reaches to infinity
+    frame = pd.DataFrame(numbers, columns=list(champion.bundle.engine.model.feature_names))
     for feature in champion.bundle.portfolio.features:
         if feature.categories:
             names = dict(enumerate(feature.categories))

@@ -67,7 +67,7 @@ def live_performance(
         scores, repaid = _mature(portfolio, champion, first, last, as_of)
         found = measured(scores, repaid, champion.reference, alarms)
         few = f"{found['outcomes']} mature outcomes of the champion's decisions are too few to judge"
-        few += f", {alarms.min_outcomes} are needed, of both kinds"
+        few += f", {alarms.min_outcomes} are needed"
         report |= {"decisions": len(scores), **found, "why": champion.missing if found["judged"] else few}
     path = keep(portfolio, "live_performance", as_of, report)
     if report["judged"] and champion is not None:

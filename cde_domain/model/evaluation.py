@@ -18,7 +18,8 @@ class Performance:
     Measures of scores against outcomes, with 95 % intervals of four.
 
     `calibration_error_by_chance` is what perfectly calibrated scores would show in one of twenty such samples.
-    The calibration slope is None where it cannot be fitted.
+    The calibration slope is None where it cannot be fitted. AUC, Gini and KS, which compare good loans with bad ones,
+    are NaN where all ended alike.
     """
 
     rows: int
@@ -60,8 +61,12 @@ class Performance:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """The measures as JSON."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        """The measures as JSON, null where there is none."""
+        measured = {
+            name: None if np.isnan(np.array(value, dtype=float)).any() else value
+            for name, value in asdict(self).items()
+        }
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in measured.items()}
 
 
 def decision_mix(decisions: NDArray[np.str_], repaid: Array) -> dict[str, Any]:

@@ -44,7 +44,9 @@ def auc_error(repaid: Array, scores: Array) -> float:
 
 
 def ks(repaid: Array, scores: Array) -> float:
-    """Kolmogorov-Smirnov distance between the scores of good and bad loans."""
+    """Kolmogorov-Smirnov distance between the scores of good and bad loans; NaN if there is only one class."""
+    if not 0 < repaid.sum() < len(repaid):
+        return float("nan")
     order = np.argsort(scores, kind="stable")
     ends = np.flatnonzero(np.diff(scores[order], append=np.inf))
     good = np.cumsum(repaid[order])[ends] / repaid.sum()
@@ -107,7 +109,7 @@ def calibration_slope(repaid: Array, scores: Array) -> tuple[float, tuple[float,
 
 @dataclass(frozen=True)
 class Intervals:
-    """95 % intervals of the measures of a score."""
+    """95 % intervals of the measures of a score; NaN where there is only one class, of AUC and KS."""
 
     auc: tuple[float, float]
     ks: tuple[float, float]
@@ -131,8 +133,10 @@ def bootstrap_intervals(repaid: Array, scores: Array, *, draws: int = 500, seed:
             draw[0] = goods @ (np.cumsum(bads) - bads / 2) / (goods.sum() * bads.sum())
             draw[1] = np.abs(goods_below - bads_below).max()
         draw[2] = weights @ errors / weights.sum()
-    low, high = np.nanquantile(values, [0.025, 0.975], axis=0)
-    return Intervals(*((float(a), float(b)) for a, b in zip(low, high, strict=True)))
+    measured = ~np.isnan(values).all(axis=0)
+    ends = np.full((2, 3), np.nan)
+    ends[:, measured] = np.nanquantile(values[:, measured], [0.025, 0.975], axis=0)
+    return Intervals(*((float(low), float(high)) for low, high in ends.T))
 
 
 def bootstrap_interval(
@@ -180,43 +184,50 @@ class PsiReference:
     """
     The share of a feature's values in bins of a reference, missing values last; `rows` is how many there were.
 
-    `rows` is 0 where an earlier version did not write it down.
+    A bin reaches from its edge to the next, the first holds what lies below all of them. `by_value` says that each edge
+    is a value with a bin for itself alone; then the first bin holds whatever is none of them. `rows` is 0, and
+    `by_value` false, where an earlier version did not write it down.
     """
 
     edges: tuple[float, ...]
     shares: tuple[float, ...]
     rows: int = 0
+    by_value: bool = False
 
     @classmethod
     def of(cls, values: Array, bins: int = 10) -> "PsiReference":
         """
-        The reference that `values` make: quantile bins, or a bin a value where there are few.
+        The reference that `values` make: quantile bins, or a bin a value where there are few, and one for new ones.
 
         A value that stands for a bin or more, like the zero of those without debts, has a bin of its own; quantiles
         alone would put a flag that one in twenty has into one bin with its absence.
         """
         known = values[~np.isnan(values)]
-        edges = _edges(known, bins)
-        return cls(tuple(edges.tolist()), tuple(_smoothed(_bin_counts(values, edges)).tolist()), len(values))
+        distinct = np.unique(known)
+        few = len(distinct) <= FEW_VALUES
+        edges = distinct if few else _edges(known, bins)
+        shares = _smoothed(_bin_counts(values, edges, few))
+        return cls(tuple(edges.tolist()), tuple(shares.tolist()), len(values), few)
 
     def psi(self, values: Array) -> float:
         """The population stability index of `values` against the reference."""
-        expected, actual = np.array(self.shares), _smoothed(_bin_counts(values, np.array(self.edges)))
+        expected, actual = np.array(self.shares), _smoothed(_bin_counts(values, np.array(self.edges), self.by_value))
         return float(np.sum((actual - expected) * np.log(actual / expected)))
 
 
 def _edges(known: Array, bins: int) -> Array:
     distinct, counts = np.unique(known, return_counts=True)
-    if len(distinct) <= FEW_VALUES:
-        return distinct
     edges = np.quantile(known, np.linspace(0, 1, bins + 1)[1:-1])
     common = np.flatnonzero(counts * bins >= len(known))
     after = distinct[common[common + 1 < len(distinct)] + 1]
     return np.unique(np.concatenate([edges, distinct[common], after]))
 
 
-def _bin_counts(values: Array, edges: Array) -> NDArray[np.int64]:
-    positions = np.where(np.isnan(values), len(edges) + 1, np.searchsorted(edges, values, side="right"))
+def _bin_counts(values: Array, edges: Array, by_value: bool) -> NDArray[np.int64]:
+    positions = np.searchsorted(edges, values, side="right")
+    if by_value:
+        positions[~np.isin(values, edges)] = 0
+    positions[np.isnan(values)] = len(edges) + 1
     return np.bincount(positions, minlength=len(edges) + 2)
 
 

@@ -254,6 +254,40 @@ def test_applicants_who_changed_raise_an_alarm_that_names_what_changed(
     assert "token-1" not in shown + str(run.metadata)
 
 
+def test_features_that_no_applicant_has_any_more_are_alarms_with_a_page(
+    monitor: Monitor, lender: tuple[TinyLoans, Path]
+):
+    monitor.promote(lender[1])
+    matrix, _ = _applicants()
+    matrix[:, 0], matrix[:, 1] = np.nan, np.inf
+    monitor.record(matrix)
+
+    run = monitor.report("drift_report")
+
+    told = run.metadata["drift_report"]
+    assert not run.checks["population_is_as_trained"][0]
+    names = list(monitor.champion.engine.model.feature_names[:2])
+    assert set(names) <= set(told["drifted_features"])
+    assert told["known_or_unknown_on_page"] == names
+    page = monitor.folder / "decisions" / "reports" / "drift_report" / f"{YESTERDAY}.html"
+    assert str(told["page"]).endswith(page.name)
+    assert names[0] in page.read_text(encoding="utf-8")
+
+
+def test_a_page_that_cannot_be_written_leaves_the_alarm(monitor: Monitor, lender: tuple[TinyLoans, Path]):
+    monitor.promote(lender[1])
+    matrix, _ = _applicants()
+    matrix[:, 0] *= 0.6
+    monitor.record(matrix)
+    (monitor.folder / "decisions" / "reports" / "drift_report" / f"{YESTERDAY}.html").mkdir(parents=True)
+
+    run = monitor.report("drift_report")
+
+    assert not run.checks["population_is_as_trained"][0]
+    assert run.metadata["drift_report"]["alarm"]
+    assert run.metadata["drift_report"]["page"] == "not written (IsADirectoryError)"
+
+
 def test_few_decisions_are_not_judged(monitor: Monitor, lender: tuple[TinyLoans, Path]):
     monitor.promote(lender[1])
     monitor.record(_applicants()[0][:60] * 100)
@@ -265,6 +299,20 @@ def test_few_decisions_are_not_judged(monitor: Monitor, lender: tuple[TinyLoans,
     assert [monitor.champion.digest] * 3 == [run.metadata[name]["bundle"] for name in REPORTS]
     assert all(passed for passed, _ in run.checks.values())
     assert "60 decisions are too few to judge, 100 are needed" == run.metadata["drift_report"]["said"]
+
+
+def test_loans_that_all_defaulted_are_an_alarm(monitor: Monitor, lender: tuple[TinyLoans, Path]):
+    monitor.promote(lender[1], tracked=True)
+    matrix, repaid = _applicants()
+    monitor.record(matrix, np.zeros(len(repaid)))
+
+    run = monitor.report("live_performance")
+
+    told = run.metadata["live_performance"]
+    assert not run.checks["live_performance_holds"][0]
+    assert "live_bad_rate_not_as_promised" in {one["what"] for one in told["alarms"]}
+    assert told["bad_rate"] == 1.0
+    assert str(told["mlflow_run"]).startswith("http")
 
 
 def test_before_the_first_promotion_there_is_nothing_to_judge_and_no_failure(monitor: Monitor):

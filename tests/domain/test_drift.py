@@ -1,6 +1,6 @@
 """Drift: an alarm for what changed, and none for what chance does to few decisions."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ from cde_domain.decisions.monitoring.drift import (
     Watched,
     approval_alarms,
     drift_alarms,
+    feature_references,
     psi_by_chance,
     shifts,
     watched,
@@ -96,6 +97,62 @@ def test_a_category_that_takes_anothers_place_is_seen():
     assert shift.drifted
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ([0.0], [1.0]),
+        ([1.0], [0.0]),
+        ([3.0], [1e9]),
+        ([0.0, 0.0, 0.0, 1.0, 2.0], [0.0, 0.0, 0.0, 1.0, 3.0]),
+        ([0.0, 2.0], [1.0, 2.0]),
+        ([0.0] * 9 + [1.0], [0.0] * 9 + [0.5]),
+    ],
+)
+def test_a_value_that_training_never_saw_in_a_feature_of_few_is_seen(before: list[float], after: list[float]):
+    reference = PsiReference.of(np.resize(before, 3_000))
+
+    (shift,) = shifts([Watched("flag", "feature", reference, np.resize(after, 500))], Alarms())
+
+    assert shift.drifted
+
+
+def test_a_new_value_of_a_feature_of_many_is_ordinary():
+    ages, others = np.arange(20.0, 70.0, 2.0), np.arange(21.0, 71.0, 2.0)
+
+    (shift,) = shifts(
+        [Watched("age", "feature", PsiReference.of(np.resize(ages, 3_000)), np.resize(others, 500))], ALARMS
+    )
+
+    assert not shift.drifted
+
+
+def test_the_long_tail_of_a_count_alarms_no_more_often_than_stated():
+    random, alarms = np.random.default_rng(12), Alarms(false_alarm_rate=0.02, min_psi=1e-9)
+    shares = 1 / np.arange(1, 31) ** 2.5
+    raised = 0
+    for _ in range(25):
+        seen, *others = random.choice(30, (41, 200), p=shares / shares.sum()).astype(float)
+        things = [Watched("delinquencies", "feature", PsiReference.of(seen), values) for values in others]
+        raised += sum(shifts([thing], alarms)[0].drifted for thing in things)
+
+    assert raised <= 0.02 * 1_000
+
+
+def test_a_reference_from_before_new_values_had_a_bin_is_read_and_measures_as_it_did():
+    kinds = np.repeat([0.0, 1.0, 2.0], [820, 90, 90])
+    reference = Reference.of("holdout", np.resize([1.0, 0.0], 1_000), kinds, np.full(1_000, "REJECTED"), kinds / 3)
+    stored = reference.as_json()
+    for name in ("scores", "decisions"):
+        del stored[name]["by_value"]
+
+    before, now = Reference.from_json(stored), Reference.from_json(reference.as_json())
+
+    new_kind = np.where(kinds == 2, 3.0, kinds)
+    assert before.scores.psi(kinds) == now.scores.psi(kinds) == 0.0
+    assert before.scores.psi(new_kind) == 0.0
+    assert now.scores.psi(new_kind) > 0.5
+
+
 def test_a_value_that_goes_missing_is_drift(references: list[PsiReference]):
     random = np.random.default_rng(6)
     matrix = population(random, 500)
@@ -151,6 +208,14 @@ def test_the_model_brings_the_reference_of_its_features_and_the_evaluation_that_
     assert not any(shift.drifted for shift in found.values())
     assert {shift.psi for shift in found.values()} == {0.0}
     assert found["bureau_score"].reference_rows == len(matrix)
+
+
+def test_a_model_remembers_which_of_its_features_had_few_values(tiny_engine: DecisionEngine):
+    flag = asdict(PsiReference.of(np.zeros(900)))
+    unmarked = {name: value for name, value in flag.items() if name != "by_value"}
+    model = replace(tiny_engine.model, feature_references=(flag, unmarked))
+
+    assert [one.by_value for one in feature_references(model)] == [True, False]
 
 
 def test_another_mix_of_decisions_is_drift_of_its_own():

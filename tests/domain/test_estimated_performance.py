@@ -16,6 +16,7 @@ from cde_domain.decisions.monitoring.estimated import (
 from cde_domain.decisions.monitoring.live import live_performance, score_bands
 from cde_domain.decisions.monitoring.reference import Reference
 from cde_domain.decisions.policy import Outcome
+from cde_domain.digests import json_bytes
 from cde_domain.features.table import feature_table, labels_of, matrix_of, split
 from cde_domain.loan_book import assemble
 from cde_domain.model.metrics import Ranking, auc
@@ -187,14 +188,41 @@ def test_borrowers_who_repay_less_than_their_scores_promised_raise_an_alarm():
     assert "their scores promised" in raised["live_bad_rate_not_as_promised"]["said"]
 
 
-def test_few_outcomes_are_not_judged_nor_are_outcomes_of_one_kind():
+def test_few_outcomes_are_not_judged():
     scores = scores_of(400)
 
     few = live_performance(scores, np.where(np.arange(400) < 99, outcomes_of(scores), np.nan), None, OWNERS)
-    one_kind = live_performance(scores, np.ones(400), None, OWNERS)
 
     assert (False, []) == (few["judged"], few["alarms"])
-    assert (False, []) == (one_kind["judged"], one_kind["alarms"])
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("others", [0, 500])
+def test_loans_that_all_defaulted_are_judged_by_all_but_their_auc(others: int):
+    scores = np.random.default_rng(0).uniform(0.8, 0.99, 600)
+    repaid = np.zeros(600)
+    reference = reference_of(scores_of(4_000, 8), outcomes_of(scores_of(4_000, 8), 9))
+    undecided = np.random.default_rng(1).uniform(0.1, 0.79, others)
+    mature = np.concatenate([scores, undecided]), np.concatenate([repaid, np.full(others, np.nan)])
+
+    report = live_performance(*mature, reference, OWNERS)
+
+    assert report["judged"]
+    assert {"live_accuracy_low", "live_brier_not_as_promised", "live_bad_rate_not_as_promised"} <= {
+        one["what"] for one in report["alarms"]
+    }
+    assert report["loans"]["auc"] == {"value": None, "interval": None}
+    assert report["performance"]["auc"] is report["performance"]["ks_interval"] is None
+    assert json_bytes(report)
+
+
+@pytest.mark.filterwarnings("error")
+def test_loans_that_were_all_repaid_as_promised_raise_no_alarm():
+    scores = np.random.default_rng(0).uniform(0.99, 0.9999, 400)
+
+    report = live_performance(scores, np.ones(400), None, Alarms(min_accuracy=0.75))
+
+    assert (True, []) == (report["judged"], report["alarms"])
 
 
 def test_a_drop_that_chance_explains_raises_no_alarm():

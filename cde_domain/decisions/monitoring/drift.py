@@ -82,7 +82,7 @@ def feature_references(model: ScoringModel) -> list[PsiReference]:
     """What the training set of a model looked like, feature by feature; nothing of a model that does not say."""
     rows = int(model.provenance.get("training_rows", 0))
     return [
-        PsiReference(tuple(one["edges"]), tuple(one["shares"]), one.get("rows") or rows)
+        PsiReference(tuple(one["edges"]), tuple(one["shares"]), one.get("rows") or rows, one.get("by_value", False))
         for one in model.feature_references
     ]
 
@@ -126,14 +126,19 @@ def psi_by_chance(reference: PsiReference, rows: int, level: float) -> float:
     Simulated, because the index is only roughly a multiple of chi-squared (Yurdakul 2018, Statistical properties of the
     population stability index), and least so in the tail and with rare values, where the limit lies. What a finite
     reference leaves open about its population is drawn too: shares between order statistics of a continuous feature
-    have a Dirichlet distribution, and with half a count in every bin (Jeffreys) it serves tied and rare values. Levels
-    below 1 in 5,000 are extrapolated by the ratio of chi-squared quantiles.
+    have a Dirichlet distribution, and with half a count in every bin (Jeffreys) it serves tied and rare values. Values
+    that a reference by value has not seen are as frequent as those it saw once (Good 1953, The population frequencies
+    of species), so that the long tail of a count is no news. Levels below 1 in 5,000 are extrapolated by the ratio of
+    chi-squared quantiles.
     """
     from scipy.special import chdtri  # the inverse of the chi-squared tail
 
     expected = np.array(reference.shares)
     random = np.random.default_rng(0)
-    population = random.dirichlet(expected * (reference.rows + len(expected) / 2), DRAWS)
+    weights = expected * (reference.rows + len(expected) / 2)
+    if reference.by_value:
+        weights[0] += np.count_nonzero(np.round(weights[1:-1] - 0.5) == 1)
+    population = random.dirichlet(weights, DRAWS)
     counts = random.multinomial(rows, population) + 0.5
     actual = counts / counts.sum(axis=1, keepdims=True)
     drawn = ((actual - expected) * np.log(actual / expected)).sum(axis=1)

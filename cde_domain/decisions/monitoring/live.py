@@ -33,11 +33,11 @@ def live_performance(scores: Array, repaid: Array, reference: Reference | None, 
     Only granted loans have an outcome, so three things are told apart: `loans` is measured on them alone; `expected` is
     what the scores promised of the very same loans, and so bears the same selection; `applicants` takes the scores'
     word for whoever has no outcome, which makes it comparable with the hold-out and with the owner's line for the AUC.
-    Too few outcomes, or only one kind of them, are not judged.
+    Too few outcomes are not judged. Where all loans ended alike there is no AUC of them, and the rest is judged.
     """
     known = ~np.isnan(repaid)
     outcomes, own = repaid[known], scores[known]
-    judged = bool(len(outcomes) >= alarms.min_outcomes and 0 < outcomes.mean() < 1)
+    judged = len(outcomes) >= alarms.min_outcomes
     report: dict[str, Any] = {
         "mature": len(scores),
         "outcomes": len(outcomes),
@@ -78,7 +78,9 @@ def _of_loans(performance: Performance, scores: Array, repaid: Array, cut_off: f
     right, bad = int(((scores >= cut_off) == (repaid == 1)).sum()), int((repaid == 0).sum())
     return {
         "accuracy": Estimate(right / rows, wilson(right, rows)),
-        "auc": Estimate(performance.auc, performance.auc_interval),
+        "auc": Estimate(None, None)
+        if np.isnan(performance.auc)
+        else Estimate(performance.auc, performance.auc_interval),
         "brier": Estimate(performance.brier, performance.brier_interval),
         "bad_rate": Estimate(bad / rows, wilson(bad, rows)),
     }
