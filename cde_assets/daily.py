@@ -45,7 +45,7 @@ def erase_due(settings: Settings, portfolio: Portfolio) -> Callable[[dg.OpExecut
         except LogUnavailableError as none:
             context.log.info(str(none))
             return
-        log = DecisionLog.open(settings, portfolio.name)
+        log = DecisionLog.open(settings, portfolio.name, hasty_reads=False)
         try:
             shredded, rows = Erasing(log, settings, portfolio, by="schedule:erase_due").erase_due()
         finally:

@@ -190,13 +190,12 @@ class BatchScorer:
     async def _take_in(self, item: _Item, champion: Bundle, tenant: str) -> None:
         try:
             intake = await self._scorer.taken_in(champion, item.body, item.request, tenant)
-        except Exception as error:  # told of this item alone
-            item.result = error
-        else:
             if isinstance(intake, bytes):
                 item.result = intake
             else:
                 item.chosen = self._scorer.chosen(champion, intake, tenant)
+        except Exception as error:  # told of this item alone
+            item.result = error
 
     def _decided(self, items: Sequence[_Item], applied_at: datetime) -> Iterator[tuple[_Item, Chosen, Decision]]:
         """Items with who decided and what, the applications of each bundle in one pass."""

@@ -1,6 +1,7 @@
 """The decision log: no decision is answered before it is recorded."""
 
 import asyncio
+import time
 from typing import Self
 
 import sqlalchemy as sa
@@ -19,6 +20,7 @@ from cde_serving.settings import Settings
 from cde_serving.signing import SignatureError, open_signing_key
 
 QUEUE_LIMIT = 2048
+STALLED_SECONDS = 5.0  # that a decision waits before the log counts as failing
 
 __all__ = [
     "DecisionLog",
@@ -39,6 +41,9 @@ class DecisionLog:
     """
     Decisions in a SQL database: what is personal encrypted, each record chained to the one before.
 
+    With `hasty_reads`, as a service needs, a database that does not answer fails a read after some seconds; a program
+    that looks through the whole log waits.
+
     Raises:
         LogUnavailableError: the database cannot be opened, does not flush commits, or was written with another master
             key.
@@ -51,16 +56,18 @@ class DecisionLog:
         checkpoints: CheckpointFile,
         clock: Clock = utc_now,
         queue_limit: int = QUEUE_LIMIT,
+        *,
+        hasty_reads: bool = True,
     ) -> None:
         self.master = master
-        self._write_engine, self.read_engine = open_engines(url)
+        self._write_engine, self.read_engine = open_engines(url, hasty_reads=hasty_reads)
         _claim(self._write_engine, master)
         self.store = RecordStore(self.read_engine, master)
         self.follow_ups = FollowUpStore(self.read_engine, master)
         self.writer = Writer(self._write_engine, master, checkpoints, clock, queue_limit)
 
     @classmethod
-    def open(cls, settings: Settings, name: str) -> Self:
+    def open(cls, settings: Settings, name: str, *, hasty_reads: bool = True) -> Self:
         """
         The log of a portfolio, with the keys that the settings name; missing keys are generated.
 
@@ -74,24 +81,33 @@ class DecisionLog:
             key = open_signing_key(settings.log_key_file(), settings.log_public_key_file(), create=True)
         except (VaultError, SignatureError) as error:
             raise LogUnavailableError(f"the decision log cannot be opened: {error}") from error
-        return cls(settings.log_url(name), master, CheckpointFile(settings.checkpoints_file(name), key), clock)
+        checkpoints = CheckpointFile(settings.checkpoints_file(name), key)
+        return cls(settings.log_url(name), master, checkpoints, clock, hasty_reads=hasty_reads)
 
     @classmethod
     def open_existing(cls, settings: Settings, name: str) -> Self:
         """
         The log of a portfolio that was written before: an empty one made here would hide a mistyped `CDE_HOME`.
 
+        It is for a person's command or a job: reads take the time they take.
+
         Raises:
             LogUnavailableError: there is none, or it cannot be opened.
         """
         open_reader(settings.log_url(name)).dispose()
-        return cls.open(settings, name)
+        return cls.open(settings, name, hasty_reads=False)
 
     @property
     def problem(self) -> str | None:
         """Why decisions cannot be recorded or sealed at the moment."""
-        ended = "the writer has ended" if self.writer.has_ended else None
-        return ended or self.writer.problem or self.writer.sealing_problem
+        if self.writer.has_ended:
+            return "the writer has ended"
+        return self.writer.problem or self.writer.sealing_problem or self._stall()
+
+    def _stall(self) -> str | None:
+        since = self.writer.oldest_since
+        stalled = since is not None and time.monotonic() - since > STALLED_SECONDS
+        return "the database does not answer" if stalled else None
 
     async def record(self, record: Record) -> bytes:
         """

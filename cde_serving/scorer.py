@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import msgspec
+import structlog
 
 from cde_domain.clock import Clock, utc_now
 from cde_domain.decisions.engine import Decision
@@ -25,6 +26,7 @@ from cde_serving.follow_ups import FollowUps
 from cde_serving.follower import NothingPromotedError, ReleaseFollower
 from cde_serving.intake import Intake, take_in
 from cde_serving.kill_switch import KillSwitch
+from cde_serving.logs import places
 from cde_serving.metrics import Metrics
 from cde_serving.plan import CHAMPION_ALONE, PlanFollower
 from cde_serving.records.names import record_id_at
@@ -35,6 +37,8 @@ from cde_serving.shadows import Seen, Shadows
 KeyedRequest = tuple[str, str]  # an idempotency key, and the fingerprint of what was asked with it
 
 _encode = msgspec.json.Encoder().encode
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +195,9 @@ class Scorer:
                     application, kept = parse_application(bundle.portfolio.application, intake.request)
                 except InvalidApplicationError:  # what the champion takes is what applicants are told to send
                     pass
+                except Exception as error:  # a bug in the challenger's code is no reason to turn anybody away
+                    at = places(error.__traceback__)
+                    log.error("the challenger cannot read an application", error=type(error).__name__, at=at)
                 else:
                     intake = replace(intake, application=application, request=kept)
                     return Chosen(intake, variant, bundle, plan.shadows)

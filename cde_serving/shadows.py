@@ -1,6 +1,7 @@
 """Shadow decisions: what other bundles would have decided, recorded off the path of the answer."""
 
 import asyncio
+import contextlib
 import queue
 import threading
 import time
@@ -26,6 +27,7 @@ from cde_serving.records.versions import VersionsOf
 
 WAITING_LIMIT = 512
 LARGEST_BATCH = 32
+CLOSE_SECONDS = 3.0
 
 log = structlog.get_logger()
 
@@ -81,9 +83,10 @@ class Shadows:
                 self._count("dropped")
 
     def close(self) -> None:
-        """Decide what waits, and end."""
-        self._queue.put(None)
-        self._thread.join()
+        """Decide what waits, and end; what is not recorded in `CLOSE_SECONDS` is not waited for."""
+        with contextlib.suppress(queue.Full):
+            self._queue.put(None, timeout=CLOSE_SECONDS)
+        self._thread.join(CLOSE_SECONDS)
 
     def _decide_all(self) -> None:
         with asyncio.Runner() as runner:

@@ -9,6 +9,8 @@ import structlog
 
 log = structlog.get_logger()
 
+CLOSE_SECONDS = 2.0
+
 T = TypeVar("T")
 
 
@@ -37,9 +39,9 @@ class Watched(Generic[T]):
         return time.monotonic() - self._read_at
 
     def close(self) -> None:
-        """Stop reading."""
+        """Stop reading; a read that hangs ends with the process."""
         self._stop.set()
-        self._thread.join()
+        self._thread.join(CLOSE_SECONDS)
 
     def _follow(self) -> None:
         while not self._stop.wait(self._seconds):

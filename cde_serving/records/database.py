@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, make_url
 
 BUSY_TIMEOUT_SECONDS = 5
+CONNECT_SECONDS = 3  # for a new connection to PostgreSQL
 FOLDING_SECONDS = 10.0
 WAL_PAGES = 4000  # 16 MB: a page that changes often is moved to the database once, not each time
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -18,11 +19,12 @@ class LogUnavailableError(RuntimeError):
     """The decision log cannot be opened, or a decision could not be recorded."""
 
 
-def open_engines(url: str) -> tuple[Engine, Engine]:
+def open_engines(url: str, *, hasty_reads: bool = True) -> tuple[Engine, Engine]:
     """
     The engine of the writer and that of readers, over a database at the newest schema.
 
-    There are two since a writing transaction on SQLite begins by taking the lock, which a reader must not.
+    There are two since a writing transaction on SQLite begins by taking the lock, which a reader must not. On
+    PostgreSQL a transaction that is not answered is given up: a write always, a read where that is asked for.
 
     Raises:
         LogUnavailableError: the database cannot be opened, does not flush commits, or holds a log of another kind.
@@ -30,15 +32,17 @@ def open_engines(url: str) -> tuple[Engine, Engine]:
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite" and parsed.database:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    writer, reader = _engine(url, writes=True), _engine(url, writes=False)
+    opener = _engine(url, writes=True)  # which waits: another service may be migrating
     try:
-        with writer.begin() as connection:
+        with opener.begin() as connection:
             _migrate(connection)
-        with writer.connect() as connection:
+        with opener.connect() as connection:
             _assert_durable(connection)
     except sa.exc.SQLAlchemyError as error:
         raise LogUnavailableError(f"the decision log cannot be opened: {error}") from error
-    return writer, reader
+    finally:
+        opener.dispose()
+    return _engine(url, writes=True, hasty=True), _engine(url, writes=False, hasty=hasty_reads)
 
 
 def open_reader(url: str) -> Engine:
@@ -108,8 +112,15 @@ def _migrate(connection: Connection) -> None:
     command.upgrade(config, "head")
 
 
-def _engine(url: str, *, writes: bool) -> Engine:
-    engine = sa.create_engine(url, hide_parameters=True)
+def _engine(url: str, *, writes: bool, hasty: bool = False) -> Engine:
+    parsed = make_url(url)
+    postgres = parsed.get_backend_name() == "postgresql"
+    within = {"connect_timeout": CONNECT_SECONDS} if postgres and "connect_timeout" not in parsed.query else {}
+    engine = sa.create_engine(parsed, hide_parameters=True, connect_args=within)
+    if hasty and engine.driver == "psycopg":
+        from cde_serving.records.impatient import hurry
+
+        hurry(engine)
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", _configure_sqlite)
         begin = "BEGIN IMMEDIATE" if writes else "BEGIN"

@@ -31,7 +31,11 @@ class CopiesRemainError(RuntimeError):
 
 @dataclass(frozen=True)
 class Erasure:
-    """What became of a customer's data; what the law keeps is shredded after `erase_after` (ISO 8601)."""
+    """
+    What became of a customer's data; what the law keeps is shredded after `erase_after` (ISO 8601).
+
+    A customer who applies meanwhile starts anew with a key of their own, which is none of it.
+    """
 
     shredded: int
     erase_after: str | None
@@ -60,16 +64,16 @@ class Eraser:
                 again removes them.
         """
         customer = self._log.master.token("customer", tenant, customer_id)
-        before = self._whole_keys(customer)
-        if not before and not self._ask(sa.select(customer_keys).where(customer_keys.c.customer == customer)):
+        before = self._keys(customer)
+        if not before:
             raise UnknownCustomerError(f"nothing is recorded of this customer of the tenant {tenant}")
-        if at_once or any(key.restricted_at is None for key in before):
+        if at_once or any(key.wrapped and key.restricted_at is None for key in before):
             await self._note("restriction", customer, tenant, keep_days=0 if at_once else self._retention_days)
-        if any(key.erase_after <= iso(self._clock()) for key in self._whole_keys(customer)):
+        if any(until <= iso(self._clock()) for until in _kept_until(self._keys(customer))):
             await self._note("erasure", customer, tenant)
         await self._remove_copies()
-        after = self._whole_keys(customer)
-        return Erasure(len(before) - len(after), max((key.erase_after for key in after), default=None))
+        after = self._keys(customer)
+        return Erasure(_shredded(after) - _shredded(before), max(_kept_until(after), default=None))
 
     async def shred_due(self) -> int:
         """
@@ -112,12 +116,21 @@ class Eraser:
             )
         )
 
-    def _whole_keys(self, customer: str) -> Sequence[Any]:
-        return self._ask(sa.select(customer_keys).where(customer_keys.c.customer == customer, _whole))
+    def _keys(self, customer: str) -> Sequence[Any]:
+        return self._ask(sa.select(customer_keys).where(customer_keys.c.customer == customer))
 
     def _ask(self, query: sa.Select) -> Sequence[Any]:
         with self._log.read_engine.connect() as connection:
             return connection.execute(query).all()
+
+
+def _shredded(keys: Sequence[Any]) -> int:
+    return sum(key.wrapped is None for key in keys)
+
+
+def _kept_until(keys: Sequence[Any]) -> list[str]:
+    """Until when each restricted key is kept; one of an application that came since is not restricted."""
+    return [key.erase_after for key in keys if key.wrapped is not None and key.erase_after is not None]
 
 
 def gone_customers(engine: Engine) -> set[str]:

@@ -8,7 +8,7 @@ from typing import Any, cast
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Dialect
 
-from cde_serving.records.schema import customer_keys, records
+from cde_serving.records.schema import customer_keys, records, vault
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -36,6 +36,10 @@ class Statements:
             )
             .values(last_used_at=sa.bindparam("last_used_at"))
         )
+        # A write, since a full disk can still be read; on PostgreSQL it asks for the locks that a decision needs, too.
+        locks = f"LOCK TABLE {records.name}, {customer_keys.name} IN ROW EXCLUSIVE MODE"
+        self._probe = [locks] if dialect.name == "postgresql" else []
+        self._probe.append(render(sa.update(vault).values(id=sa.literal_column("1"))))
         self._keys = _by_count(
             lambda names: render(
                 sa.select(
@@ -58,6 +62,11 @@ class Statements:
                 )
             )
         )
+
+    def probe(self, connection: Connection) -> None:
+        """Write what changes nothing, to see whether the database takes it."""
+        for statement in self._probe:
+            connection.exec_driver_sql(statement)
 
     def insert(self, connection: Connection, rows: Rows) -> None:
         """Insert records."""

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import sqlalchemy as sa
 import structlog
 from sqlalchemy.engine import Connection, Engine
 
@@ -22,7 +21,6 @@ from cde_serving.records.follow_ups import FollowUp, follow_up_rows
 from cde_serving.records.names import iso, record_id_at
 from cde_serving.records.record import Event, Record
 from cde_serving.records.rows import Head, chained, decision_row, event_row, keys_of, protected_row
-from cde_serving.records.schema import vault
 from cde_serving.records.statements import Statements
 from cde_serving.records.vault import CustomerKey, MasterKey, VaultError
 
@@ -30,6 +28,8 @@ LARGEST_COMMIT = 256
 CHECKPOINT_RECORDS = 1000
 CHECKPOINT_SECONDS = 1.0
 RETRY_SECONDS = 1.0
+LATE_SECONDS = 3.0  # waited behind a failure: with the time that the next takes an answer would not be in time
+CLOSE_SECONDS = 9.0  # a connection and a transaction that are given up, and time to tell it
 RETRIED = ("40001", "40P01")  # PostgreSQL: serialization failure, deadlock
 CONFLICTS = 3  # commits that another process may get ahead of before a batch is given up
 
@@ -153,13 +153,17 @@ class Writer:
         return await waiting.future
 
     def close(self) -> None:
-        """Record what waits and sign the end of the chain; idempotent."""
+        """Record what waits and sign the end of the chain, in `CLOSE_SECONDS` at most; idempotent."""
         with self._entrance:
             if self._closed:
                 return
             self._closed = True
-        self._queue.put(None)
-        self._thread.join()
+        until = time.monotonic() + CLOSE_SECONDS
+        with contextlib.suppress(queue.Full):
+            self._queue.put(None, timeout=CLOSE_SECONDS)
+        self._thread.join(max(0.0, until - time.monotonic()))
+        if not self.has_ended:  # what waits was not answered, and the thread ends with the process
+            log.error("the decision log does not end: what waits may not be recorded", waiting=self.waiting)
 
     def _enter(self, waiting: _Waiting) -> None:
         with self._entrance:
@@ -186,8 +190,8 @@ class Writer:
         connection: Connection | None = None
         open_ended = True
         while open_ended:
-            batch, open_ended = self._next_batch()
-            self._committing = batch
+            came, open_ended = self._next_batch()
+            batch = self._committing = self._still_awaited(came) if self.problem else came
             try:
                 if connection is None:
                     connection = self._connect()
@@ -196,8 +200,8 @@ class Writer:
                     results = self._commit(connection, batch)
                     committed = time.perf_counter()
                 elif self.problem:
-                    with connection.begin():  # a write, since a full disk can still be read
-                        connection.execute(sa.update(vault).values(id=1))
+                    with connection.begin():
+                        self._statements.probe(connection)
             except Exception as error:  # every waiting request must be told, whatever went wrong
                 self._fail(batch, error)
                 with contextlib.suppress(Exception):
@@ -231,6 +235,12 @@ class Writer:
             except queue.Empty:
                 return batch, True
         return batch, False
+
+    def _still_awaited(self, batch: list[_Waiting]) -> list[_Waiting]:
+        """What a database that fails is yet tried with: the answer of the others, who are told, would come too late."""
+        came_after = float("inf") if self._closed else time.monotonic() - LATE_SECONDS
+        self._answer([one for one in batch if one.since <= came_after], _not_recorded())
+        return [one for one in batch if one.since > came_after]
 
     def _patience(self) -> float | None:
         if self.problem:
@@ -335,7 +345,8 @@ class Writer:
         waited = time.monotonic() - self._sealed_at
         if last or unsigned >= CHECKPOINT_RECORDS or waited >= CHECKPOINT_SECONDS:
             try:
-                self._seal(self._head, closed=last)
+                # A commit that was given up may yet come: only an end that is known is signed as one.
+                self._seal(self._head, closed=last and self.problem is None)
             except OSError as error:
                 self._sealed_at = time.monotonic()  # not again at once
                 known, self.sealing_problem = self.sealing_problem, _kind(error)
@@ -351,7 +362,7 @@ class Writer:
 
     def _fail(self, batch: list[_Waiting], error: Exception) -> None:
         known, self.problem = self.problem, _kind(error)
-        self._answer(batch, LogUnavailableError("the decision could not be recorded"))  # first: they wait
+        self._answer(batch, _not_recorded())  # first: they wait
         if known is None:
             log.error("decisions cannot be recorded", error=self.problem)
 
@@ -365,6 +376,10 @@ class Writer:
         for loop, answers in by_loop.items():
             with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
                 loop.call_soon_threadsafe(_resolve, answers)
+
+
+def _not_recorded() -> LogUnavailableError:
+    return LogUnavailableError("the decision could not be recorded")
 
 
 def _kind(error: Exception) -> str:

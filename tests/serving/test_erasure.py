@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from cde_serving.decision_log import DecisionLog, ErasedError
 from cde_serving.records import database
 from cde_serving.records.erasure import CopiesRemainError, Eraser, UnknownCustomerError
-from cde_serving.records.record import DEFAULT_TENANT
+from cde_serving.records.record import DEFAULT_TENANT, Event
 from cde_serving.records.schema import customer_keys
 from cde_serving.records.verify import verify_log
 from cde_serving.signing import TrustedKeys
@@ -123,6 +123,39 @@ def test_a_customer_who_comes_back_starts_anew(log: DecisionLog, calendar: Calen
 
     assert [3] == readable(log)
     assert () == problems(log, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("applies_after", "at_once", "shredded", "kept_until"),
+    [
+        ("restriction", False, 0, "2026-06-10T12:00:00.000000Z"),
+        ("restriction", True, 1, None),
+        ("erasure", True, 1, None),
+    ],
+)
+def test_a_customer_who_applies_while_being_erased_starts_anew(
+    log: DecisionLog,
+    calendar: Calendar,
+    monkeypatch: pytest.MonkeyPatch,
+    applies_after: str,
+    at_once: bool,
+    shredded: int,
+    kept_until: str | None,
+) -> None:
+    """The officer is told what became of what was there, whenever the new application comes."""
+    note = log.note
+
+    async def note_and_apply(event: Event) -> None:
+        await note(event)
+        if event.kind == applies_after:
+            await log.record(numbered(4))
+
+    monkeypatch.setattr(log, "note", note_and_apply)
+
+    done = asyncio.run(eraser(log, calendar).erase("customer-1", at_once=at_once))
+
+    assert (shredded, kept_until) == (done.shredded, done.erase_after)
+    assert [3, 4] == readable(log)
 
 
 def test_an_unknown_customer_is_told(log: DecisionLog, calendar: Calendar) -> None:

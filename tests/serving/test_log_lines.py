@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
+import io
 import sys
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -94,3 +97,19 @@ def test_a_writer_that_has_ended_is_told_and_refuses_at_once(desk: Desk, monkeyp
     assert 503 == desk.score().status_code
     with pytest.raises(LogUnavailableError):
         asyncio.run(log.record(numbered(2)))
+
+
+def test_lines_of_two_threads_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is written whole, also where standard output is not buffered."""
+    path = tmp_path / "service.log"
+    with io.TextIOWrapper(path.open("wb", buffering=0), write_through=True) as output:  # type: ignore[type-var]
+        monkeypatch.setattr(sys, "stdout", output)
+        lines, expected = Lines(), [str(number) * 200 for number in range(4)]
+        threads = [threading.Thread(target=lambda one=one: [lines.msg(one) for _ in range(500)]) for one in expected]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        monkeypatch.undo()
+
+    assert Counter(path.read_text().splitlines()) == dict.fromkeys(expected, 500)
