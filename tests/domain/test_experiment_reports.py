@@ -91,6 +91,55 @@ def test_a_harmful_challenger_is_stopped_at_its_first_customers(lending: Portfol
     assert what in {breach.what for breach in report.judgement.breaches}
 
 
+def after_an_even_half(lending: Portfolio, full: Model, *, seed: int = 11, drift: float = 0.0) -> ExperimentReport:
+    """A week in which the challenger is the champion's equal, then one in which it decides for everybody."""
+    of, random = terms(0.5, 1.0), np.random.default_rng(seed)
+    drawn = traffic(of, START, 6.9, 2500, random)
+    everybody = traffic(of, START + WEEK, 6.9, 2500, random, challenger=full, drift=lambda day: drift)
+    wide = {"max_approval_change": 0.15, "max_score_shift": 0.2, "max_expected_bad_rate_rise": 0.15}
+    rules = replace(lending.experiment, **wide)
+    return report_on(pd.concat([drawn, everybody]), replace(lending, experiment=rules), of, now=START + 2 * WEEK)
+
+
+@pytest.mark.parametrize(
+    ("collapsed", "what"),
+    [
+        (Model(approves=1.0), "approval_at_full_weight"),
+        (Model(approves=0.0), "approval_at_full_weight"),
+        (Model(falls_back=0.4), "fallback_at_full_weight"),
+        (Model(expects=0.5), "expected_bad_rate_at_full_weight"),
+    ],
+)
+def test_a_challenger_that_collapses_once_it_decides_for_everybody_is_stopped(
+    lending: Portfolio, collapsed: Model, what: str
+):
+    """Nobody is drawn at 100 %, so that only the champion's earlier decisions can tell."""
+    judgement = after_an_even_half(lending, collapsed).judgement
+
+    assert judgement.verdict is Verdict.STOP
+    assert what in {breach.what for breach in judgement.breaches}
+
+
+def test_a_challenger_that_stays_as_it_was_is_promoted_from_everybody(lending: Portfolio):
+    judgement = after_an_even_half(lending, Model()).judgement
+
+    assert judgement.verdict is Verdict.PROMOTE, judgement.reasons
+
+
+def test_applicants_who_change_at_the_last_step_are_a_doubt_and_a_doubt_is_a_no(lending: Portfolio):
+    """The price of a control of the past: nobody can tell such a change from harm."""
+    assert after_an_even_half(lending, Model(), drift=-0.3).judgement.verdict is Verdict.STOP
+    assert after_an_even_half(lending, Model(), drift=-0.15).judgement.verdict is Verdict.HOLD
+
+
+def test_a_challenger_that_decided_for_everybody_from_the_start_is_compared_with_nothing(lending: Portfolio):
+    of = terms(1.0)
+    judgement = report_on(week(of=of), lending, of).judgement
+
+    assert judgement.verdict is Verdict.HOLD
+    assert "no customers to compare with yet" in judgement.reasons
+
+
 def test_loans_that_fail_more_often_stop_it_once_their_outcomes_are_mature(lending: Portfolio):
     """The scores promised the same; only outcomes can tell."""
     decisions = week(customers=4000, challenger=Model(fails=0.35))

@@ -89,19 +89,29 @@ def strata_of(first: pd.DataFrame, outcome: NDArray[np.float64], terms: Terms) -
 
     Only steps with a share between 0 and 1 compare: where all customers go to one variant, nobody was drawn.
     """
-    known = ~np.isnan(outcome)
     steps, challenger = first["step"].to_numpy(), first["by_challenger"].to_numpy(dtype=bool)
     return [
-        Stratum(
-            *(
-                Arm(int(chosen.sum()), float(outcome[chosen].sum()))
-                for side in (challenger, ~challenger)
-                for chosen in [known & (steps == number) & side]
-            )
-        )
+        Stratum(*(_arm(outcome, (steps == number) & side) for side in (challenger, ~challenger)))
         for number, step in enumerate(terms.steps)
         if 0 < step.weight < 1
     ]
+
+
+def historical_stratum(first: pd.DataFrame, outcome: NDArray[np.float64], terms: Terms) -> Stratum | None:
+    """
+    The challenger where it decides for everybody, beside the champion at all lower weights: a historical control.
+
+    Nobody is drawn at a weight of 1, so the champion's customers are earlier ones. This takes them to be of the same
+    population, for which nothing but the short time speaks: where applicants change between the steps, that looks like
+    a difference and may stop the experiment, since a doubt is a no. Without such a change the interval of the
+    difference holds at all times as that of any other stratum does. Pocock (1976), J. Chronic Diseases 29(3), on such
+    controls. None before a weight of 1.
+    """
+    steps, challenger = first["step"].to_numpy(), first["by_challenger"].to_numpy(dtype=bool)
+    full = np.isin(steps, [number for number, step in enumerate(terms.steps) if step.weight == 1])
+    if terms.weight < 1 and not full.any():
+        return None
+    return Stratum(_arm(outcome, full & challenger), _arm(outcome, ~full & ~challenger))
 
 
 def drawn(first: pd.DataFrame, terms: Terms) -> pd.DataFrame:
@@ -116,6 +126,11 @@ def arms_of(strata: Sequence[Stratum]) -> tuple[Arm, Arm]:
         Arm(sum(one.challenger.rows for one in strata), sum(one.challenger.total for one in strata)),
         Arm(sum(one.champion.rows for one in strata), sum(one.champion.total for one in strata)),
     )
+
+
+def _arm(outcome: NDArray[np.float64], chosen: NDArray[np.bool_]) -> Arm:
+    known = outcome[chosen & ~np.isnan(outcome)]
+    return Arm(len(known), float(known.sum()))
 
 
 def _steps(applied_at: pd.Series, terms: Terms) -> NDArray[np.int64]:
