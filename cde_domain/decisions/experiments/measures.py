@@ -126,11 +126,13 @@ def compare(first: pd.DataFrame, outcomes: dict[str, Array], terms: Terms, rules
     Once the challenger decides for everybody, beside what the champion decided before too.
     """
     alpha = rules.alpha / GUARDRAILS
-    compared = [comparison_of(one, strata_of(first, outcomes[one.name], terms), rules, alpha) for one in MEASURES]
-    for one in MEASURES:
-        if (stratum := historical_stratum(first, outcomes[one.name], terms)) is not None:
-            compared.append(_beside_earlier(comparison_of(one, [stratum], rules, alpha)))
-    return compared
+    drawn = [comparison_of(one, strata_of(first, outcomes[one.name], terms), rules, alpha) for one in MEASURES]
+    earlier = [
+        _beside_earlier(comparison_of(one, [stratum], rules, alpha))
+        for one in MEASURES
+        if (stratum := historical_stratum(first, outcomes[one.name], terms)) is not None
+    ]
+    return drawn + earlier
 
 
 def comparison_of(measure: Measure, strata: Sequence[Stratum], rules: ExperimentRules, alpha: float) -> Comparison:
