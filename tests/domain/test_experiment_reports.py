@@ -164,6 +164,44 @@ def test_a_promotion_waits_for_as_many_outcomes_as_the_lender_asks_for(lending: 
     assert report_on(decisions, patient, labelled=outcomes(decisions)).judgement.verdict is Verdict.PROMOTE
 
 
+def stopped(decisions: pd.DataFrame, during: np.ndarray) -> pd.DataFrame:
+    """What automatic decisions become while they are stopped; those for a person anyway keep their reason."""
+    overruled = during & (decisions["decision"] != "MANUAL_REVIEW").to_numpy()
+    sent = decisions.copy()
+    sent.loc[overruled, ["decision", "decided_by"]] = "MANUAL_REVIEW", "fallback"
+    sent["reason_codes"] = [
+        ["AUTOMATIC_DECISIONS_STOPPED"] if one else codes
+        for one, codes in zip(overruled, sent["reason_codes"], strict=True)
+    ]
+    return sent
+
+
+def test_what_is_stopped_by_hand_is_no_evidence(lending: Portfolio):
+    """The challenger has a larger share when automatic decisions are stopped, and is not to blame for it."""
+    of = terms(0.05, 0.5)
+    decisions = traffic(of, START, 13.9, 3000, np.random.default_rng(3))
+    late = (decisions["applied_at"] > pd.Timestamp(START + WEEK)).to_numpy()
+
+    report = report_on(stopped(decisions, late), lending, of, now=START + 2 * WEEK)
+
+    assert report.judgement.verdict is Verdict.HOLD
+    assert "0 customers of the challenger at this weight, of 100 needed" in report.judgement.reasons
+    assert {one.name: one.difference for one in report.comparisons}["fallback"] == pytest.approx(0, abs=0.03)
+    assert report.decisions == 3000
+    assert report.assignment.as_declared
+
+
+def test_whom_a_person_would_have_seen_anyway_is_left_out_while_decisions_are_stopped(lending: Portfolio):
+    """They alone would be left of those mornings, and with them nothing but fallbacks."""
+    decisions = week(customers=1000, champion=Model(falls_back=0.3), challenger=Model(falls_back=0.3))
+    during = (decisions["applied_at"].dt.hour < 12).to_numpy()
+    never, often = report_on(decisions, lending), report_on(stopped(decisions, during), lending)
+
+    fallback = [next(one for one in report.comparisons if one.name == "fallback") for report in (never, often)]
+    assert fallback[1].champion == pytest.approx(fallback[0].champion, abs=0.06)
+    assert fallback[1].challenger_rows + fallback[1].champion_rows == pytest.approx(1000 - during.sum(), abs=15)
+
+
 def test_a_step_lasts_as_long_and_sees_as_many_customers_as_the_rules_say(lending: Portfolio):
     few = report_on(week(customers=100), lending, now=START + timedelta(days=1)).judgement
 

@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cde_domain.decisions.engine import Routing
 from cde_domain.decisions.experiments.sequences import Arm, Stratum
+from cde_domain.decisions.policy import Outcome
 from cde_domain.decisions.variants import Variant
 
 GRACE = timedelta(seconds=60)  # services follow a change within seconds, each of its processes for itself
@@ -67,6 +69,21 @@ def of_experiment(decisions: pd.DataFrame, terms: Terms) -> pd.DataFrame:
     found["by_challenger"] = (found["variant"] == Variant.CHALLENGER.value).to_numpy()
     found["step"] = _steps(found["applied_at"], terms)
     return found
+
+
+def automatically_decided(decided: pd.DataFrame) -> pd.DataFrame:
+    """
+    The decisions that were taken while automatic ones were not stopped; `decided` is in order of time.
+
+    While they are stopped everything goes to a person, by neither model, and only what a person would have seen anyway
+    keeps its own reason: these too are left out where the last or the next other decision was a stopped one, since what
+    they are chosen by is their outcome.
+    """
+    stopped = decided["reason_codes"].map(lambda codes: Routing.AUTOMATIC_DECISIONS_STOPPED in codes).to_numpy(bool)
+    told = pd.Series(np.where(stopped, 1.0, np.nan), index=decided.index)
+    told = told.mask((decided["decision"] != Outcome.MANUAL_REVIEW).to_numpy(), 0.0)
+    within = (told.ffill() == 1) | (told.bfill() == 1)
+    return decided[~np.where(told.notna(), told == 1, within)].reset_index(drop=True)
 
 
 def first_decisions(decided: pd.DataFrame, terms: Terms) -> pd.DataFrame:
