@@ -1,6 +1,6 @@
 """What the running experiment says: who decided for whom, what differs, and what follows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
@@ -50,7 +50,8 @@ def experiment_report(
     decisions = read_decisions(portfolio.home, terms.started.date(), as_of)
     outcomes = read_outcomes(portfolio.home, terms.started.date(), as_of)
     before = latest_metadata(context.instance, context.asset_key, limit=EARLIER)
-    counters, counted = _counted(service, lending.experiment.slow_after_ms, terms.experiment, before)
+    counters = service.counters(lending.experiment.slow_after_ms)
+    counted = counted_in(terms.experiment, counters, before) if counters else None
     report = experiment_report_of(
         decisions,
         labelled(decisions, outcomes, as_of, lending.outcome.matures_after_days),
@@ -73,7 +74,7 @@ def experiment_report(
             **_tables(report),
             **pictures,
             **({"counters": asdict(counters), "counted": asdict(counted)} if counters and counted else {}),
-            "service": "asked" if counters else "not up, so that errors and latency were skipped",
+            "service": _service(counters, counted),
             "page": portfolio.page_link(written["html"]),
             "path": dg.MetadataValue.path(str(written["json"])),
         }
@@ -95,19 +96,24 @@ def alarms_of(report: ExperimentReport) -> list[dict[str, Any]]:
     return told
 
 
-def _counted(
-    service: ServiceResource, slow_after_ms: float, experiment: str, before: list[Mapping[str, Any]]
-) -> tuple[Counters | None, Counters | None]:
-    """What the service's counters say now, and what was counted since the first report on this experiment."""
-    counters = service.counters(slow_after_ms)
+def counted_in(experiment: str, counters: Counters, before: Sequence[Mapping[str, Any]]) -> Counters:
+    """
+    What a service counted while an experiment ran: since the first report on it that asked the service.
+
+    `before` is what earlier reports said, youngest first. The counters begin with the process, long before the
+    experiment, so that the first report on it only marks where they stood.
+    """
+    latest = next((one for one in before if one.get("experiment") == experiment and "counters" in one), None)
+    if latest is None:
+        return Counters(counters.process, 0, 0, 0, 0)
+    counted = counters.since(Counters(**latest["counters"]))
+    return Counters(**latest["counted"]).plus(counted) if "counted" in latest else counted
+
+
+def _service(counters: Counters | None, counted: Counters | None) -> str:
     if counters is None:
-        return None, None
-    latest = next((report for report in before if "counters" in report), {})
-    earlier = Counters(**latest["counters"]) if latest else None
-    counted = counters.since(earlier)
-    if latest.get("experiment") == experiment and "counted" in latest:
-        counted = Counters(**latest["counted"]).plus(counted)
-    return counters, counted
+        return "not up, so that errors and latency were skipped"
+    return "asked" if counted and counted.requests else "asked: errors and latency count from here on"
 
 
 def _written(home: Path, as_of: date, report: ExperimentReport) -> tuple[dict[str, Path], dict[str, Any]]:

@@ -1,7 +1,8 @@
 """Carries out what the latest report asks of an experiment: a larger share, its end, or a promotion."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -20,7 +21,10 @@ REPORT = "experiment_report"
 PROMOTED = ("champion_model", "scoring_bento")
 
 ACTION_TAG = "cde/experiment_action"
+REPORT_TAG = "cde/experiment_report"
+REQUESTED_TAG = "cde/requested_at"
 ATTEMPTS = 3
+SOONEST, LATEST = timedelta(minutes=1), timedelta(hours=1)  # between attempts at an end that failed so often
 TICK_SECONDS = 15
 CLOCKED_TICK_SECONDS = 5  # months pass in minutes where a file tells the time
 
@@ -33,17 +37,19 @@ def due_now(instance: dg.DagsterInstance, lending: Portfolio, releases: Releases
         ExperimentError, LedgerError: a log is damaged; nothing is done then.
     """
     store = releases.store()
-    return due(
-        store.experiments.entries(),
-        store.ledger.entries(),
-        _latest_report(instance, dg.AssetKey([lending.name, REPORT])),
-        automatic=lending.promotion == "automatic",
+    number, report = _latest_report(instance, dg.AssetKey([lending.name, REPORT]))
+    action = due(
+        store.experiments.entries(), store.ledger.entries(), report, automatic=lending.promotion == "automatic"
     )
+    return action if isinstance(action, Nothing) else replace(action, report=number)
 
 
-def _latest_report(instance: dg.DagsterInstance, key: dg.AssetKey) -> Mapping[str, Any]:
+def _latest_report(instance: dg.DagsterInstance, key: dg.AssetKey) -> tuple[int, Mapping[str, Any]]:
+    """The number of its event, and what it said of itself; 0 and nothing where no run made one."""
     records = instance.fetch_materializations(key, limit=1).records
-    return metadata_of(instance, key, records[0].storage_id) if records and records[0].run_id else {}
+    if not records or not records[0].run_id:
+        return 0, {}
+    return records[0].storage_id, metadata_of(instance, key, records[0].storage_id)
 
 
 def move(action: Due, releases: ReleasesResource, *, by: str) -> ExperimentEntry:
@@ -118,35 +124,55 @@ def experiment_automation(settings: Settings, lending: Portfolio, *, chosen: boo
         action = due_now(context.instance, lending, releases)
         if isinstance(action, Nothing):
             return dg.SkipReason(action.why)
-        return request(context.instance, action, lending, now=releases.now().isoformat())
+        return request(context.instance, action, lending, now=releases.now())
 
     return Automation((moved, promoted), experiment_ramps)
 
 
 def request(
-    instance: dg.DagsterInstance, action: Due, lending: Portfolio, *, now: str
+    instance: dg.DagsterInstance, action: Due, lending: Portfolio, *, now: datetime
 ) -> dg.RunRequest | dg.SkipReason:
     """
-    The run that does what is due, unless one is on its way.
+    The run that does what is due, unless one is on its way: what was done cannot be due any more.
 
-    A run that ended without doing it (killed, or refused by the gate) is asked for again, three times in all: what was
-    done cannot be due any more.
+    A run that ended without doing it (killed, or refused by the gate) is asked for again: an end without limit, after
+    three attempts at growing distances of the clock, since a harmful challenger decides until then; more customers or a
+    promotion three times, and then once for each later report that says the same.
     """
     asked = f"{action.experiment}-{action.entry}-{action.action}"
+    told = f"{action.action} of {action.experiment}"
     runs = instance.get_runs(dg.RunsFilter(tags={ACTION_TAG: asked, "portfolio": lending.name}))
     if any(not run.is_finished for run in runs):
-        return dg.SkipReason(f"a run does it: {action.action} of {action.experiment}")
+        return dg.SkipReason(f"a run does it: {told}")
     if len(runs) >= ATTEMPTS:
-        return dg.SkipReason(
-            f"{action.action} of {action.experiment} failed {ATTEMPTS} times: see run {runs[0].run_id}"
-        )
+        failed = f"{told} failed {len(runs)} times: see run {runs[0].run_id}"
+        if action.action == "stop":
+            if (waits := _waits(runs, now)) is not None:
+                return dg.SkipReason(f"{failed}; it is asked for again in {waits.total_seconds():.0f} s")
+        elif any(run.tags.get(REPORT_TAG) == str(action.report) for run in runs):
+            return dg.SkipReason(f"{failed}; the next report may ask again")
     promotes = action.action == "promote"
     return dg.RunRequest(
-        run_key=f"{asked}-{len(runs) + 1}",
+        # Named after the run that failed, since a count would begin anew where old runs are deleted.
+        run_key=f"{asked}-after-{runs[0].run_id}" if runs else asked,
         job_name=PROMOTE_JOB if promotes else MOVE_JOB,
         run_config=_promotion(action.challenger) if promotes else {},
-        tags={ACTION_TAG: asked, "portfolio": lending.name, "cde/why": "experiment", "cde/requested_at": now},
+        tags={
+            ACTION_TAG: asked,
+            REPORT_TAG: str(action.report),
+            "portfolio": lending.name,
+            "cde/why": "experiment",
+            REQUESTED_TAG: now.isoformat(),
+        },
     )
+
+
+def _waits(runs: Sequence[dg.DagsterRun], now: datetime) -> timedelta | None:
+    """How long an end is not asked for again; None if it is now. `runs` are the earlier ones, youngest first."""
+    requested = runs[0].tags.get(REQUESTED_TAG)
+    pause = LATEST if len(runs) - ATTEMPTS > 6 else min(LATEST, SOONEST * 2 ** (len(runs) - ATTEMPTS))
+    elapsed = now - datetime.fromisoformat(requested) if requested else pause
+    return pause - elapsed if timedelta(0) <= elapsed < pause else None
 
 
 def _promotion(bundle: str) -> Mapping[str, Any]:

@@ -19,7 +19,11 @@ from cde_serving.ledger import LedgerEntry
 
 @dataclass(frozen=True)
 class Due:
-    """What is to be done to the experiment whose last entry has the number `entry`."""
+    """
+    What is to be done to the experiment whose last entry has the number `entry`.
+
+    `report` is the number of the event that told of the report which asks for it; 0 where the logs alone do.
+    """
 
     action: Literal["weight", "stop", "promote"]
     experiment: str
@@ -27,6 +31,7 @@ class Due:
     challenger: str
     reason: str
     weight: float = 0.0
+    report: int = 0
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cde_assets.decisions.experiment_report import counted_in
 from cde_domain.decisions.experiments.cohort import Step, Terms
 from cde_domain.decisions.experiments.service import Counters
 from cde_domain.decisions.monitoring.recorded import decisions_file
@@ -193,6 +195,24 @@ def test_errors_and_slow_decisions_are_those_that_the_service_itself_counts(bran
     assert (4, 1) == (new.requests, new.failed)
     assert (0, 0) == (new.timed, new.slow)  # all were the champion's
     assert counters_of(branch.client.get("/metrics").text, "another portfolio", 1000.0) is None
+
+
+def test_what_a_service_counted_before_an_experiment_is_no_evidence_about_it():
+    """The process has run for months; its first report on the experiment only marks where its counters stood."""
+    long_before = Counters("one", 20_000, 1_500, 900, 900)
+    of_summer = {"experiment": "summer", "counters": asdict(long_before), "counted": asdict(long_before)}
+    now = Counters("one", 21_000, 1_510, 920, 910)
+
+    first = counted_in("autumn", now, [{"experiment": None}, of_summer])
+    assert first == Counters("one", 0, 0, 0, 0)
+
+    told = {"experiment": "autumn", "counters": asdict(now), "counted": asdict(first)}
+    second = counted_in("autumn", Counters("one", 21_500, 1_513, 950, 911), [{"service": "not up"}, told, of_summer])
+    assert second == Counters("one", 500, 3, 30, 1)
+
+    told = {"experiment": "autumn", "counters": {**asdict(now), "process": "one"}, "counted": asdict(second)}
+    restarted = counted_in("autumn", Counters("two", 100, 2, 10, 0), [told, of_summer])
+    assert restarted == Counters("two", 600, 5, 40, 1)
 
 
 def counted(branch: Branch, slow_after_ms: float = 5000.0) -> Counters:

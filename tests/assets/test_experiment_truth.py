@@ -90,6 +90,19 @@ class Desk:
         assert isinstance(answer, dg.RunRequest | dg.SkipReason)
         return answer
 
+    def fail(self) -> dg.DagsterRun:
+        """The run that the sensor asks for is under way, and is killed."""
+        request = self.tick()
+        assert isinstance(request, dg.RunRequest), request.skip_message
+        run = self.instance.create_run_for_job(
+            experiment_automation(self.settings, self.lending, chosen=True).jobs[0],
+            tags=dict(request.tags),
+            status=dg.DagsterRunStatus.STARTED,
+        )
+        assert "a run does it" in self.tick().skip_message
+        self.instance.report_run_failed(run)
+        return run
+
     def carry_out(self, request: dg.RunRequest | None = None) -> bool:
         """Run the job that moves the experiment, as the daemon would."""
         job = experiment_automation(self.settings, self.lending, chosen=True).jobs[0]
@@ -230,23 +243,52 @@ def test_an_experiment_ends_when_its_champion_was_replaced(desk: Desk, compared_
 
 
 def test_a_run_that_is_on_its_way_is_not_asked_for_again(desk: Desk):
-    """Nor is one that was killed forgotten: it is asked for anew, three times in all."""
+    """Nor is one that was killed forgotten: it is asked for anew."""
     desk.report("stop")
-    keys = []
-    for _ in range(ATTEMPTS):
-        request = desk.tick()
-        assert isinstance(request, dg.RunRequest)
-        keys.append(request.run_key)
-        run = desk.instance.create_run_for_job(
-            experiment_automation(desk.settings, desk.lending, chosen=True).jobs[0],
-            tags=dict(request.tags),
-            status=dg.DagsterRunStatus.STARTED,
-        )
-        assert "a run does it" in desk.tick().skip_message
-        desk.instance.report_run_failed(run)
 
-    assert len(set(keys)) == ATTEMPTS
+    run = desk.fail()
+    again = desk.tick()
+
+    assert isinstance(again, dg.RunRequest)
+    assert run.run_id in str(again.run_key)
+    assert weights(desk) == [0.05]
+
+
+def test_an_end_is_asked_for_until_it_comes(desk: Desk):
+    """A harmful challenger decides meanwhile: after three attempts a minute apart, two, four, an hour at most."""
+    desk.report("stop")
+    for _ in range(ATTEMPTS):
+        desk.fail()
+
+    at = NOON
+    for pause in (1, 2, 4, 8, 16, 32, 60, 60):
+        assert f"again in {60 * pause} s" in desk.tick().skip_message
+        write_instant(desk.settings.home / "clock", at + timedelta(minutes=pause, seconds=-1))
+        assert "again in 1 s" in desk.tick().skip_message
+        at += timedelta(minutes=pause)
+        write_instant(desk.settings.home / "clock", at)
+        desk.fail()
+
+    write_instant(
+        desk.settings.home / "clock", at - timedelta(days=1)
+    )  # a clock that was set back is no reason to wait
+    assert desk.carry_out(desk.tick())
+    assert [entry.action for entry in desk.entries] == ["start", "stop"]
+
+
+@pytest.mark.parametrize("verdict", ["ramp", "promote"])
+def test_more_customers_are_asked_for_three_times_and_then_once_a_report(desk: Desk, verdict: str):
+    """What stood in the way may be gone by the next morning."""
+    desk.report(verdict, next_weight=0.25)
+    for _ in range(ATTEMPTS):
+        desk.fail()
+    write_instant(desk.settings.home / "clock", NOON + timedelta(days=2))
     assert "failed 3 times" in desk.tick().skip_message
+
+    desk.report(verdict, next_weight=0.25)
+    desk.fail()
+
+    assert "failed 4 times" in desk.tick().skip_message
     assert weights(desk) == [0.05]
 
 

@@ -91,6 +91,55 @@ def test_a_harmful_challenger_is_stopped_at_its_first_customers(lending: Portfol
     assert what in {breach.what for breach in report.judgement.breaches}
 
 
+def after_an_even_half(lending: Portfolio, full: Model, *, seed: int = 11, drift: float = 0.0) -> ExperimentReport:
+    """A week in which the challenger is the champion's equal, then one in which it decides for everybody."""
+    of, random = terms(0.5, 1.0), np.random.default_rng(seed)
+    drawn = traffic(of, START, 6.9, 2500, random)
+    everybody = traffic(of, START + WEEK, 6.9, 2500, random, challenger=full, drift=lambda day: drift)
+    wide = {"max_approval_change": 0.15, "max_score_shift": 0.2, "max_expected_bad_rate_rise": 0.15}
+    rules = replace(lending.experiment, **wide)
+    return report_on(pd.concat([drawn, everybody]), replace(lending, experiment=rules), of, now=START + 2 * WEEK)
+
+
+@pytest.mark.parametrize(
+    ("collapsed", "what"),
+    [
+        (Model(approves=1.0), "approval_at_full_weight"),
+        (Model(approves=0.0), "approval_at_full_weight"),
+        (Model(falls_back=0.4), "fallback_at_full_weight"),
+        (Model(expects=0.5), "expected_bad_rate_at_full_weight"),
+    ],
+)
+def test_a_challenger_that_collapses_once_it_decides_for_everybody_is_stopped(
+    lending: Portfolio, collapsed: Model, what: str
+):
+    """Nobody is drawn at 100 %, so that only the champion's earlier decisions can tell."""
+    judgement = after_an_even_half(lending, collapsed).judgement
+
+    assert judgement.verdict is Verdict.STOP
+    assert what in {breach.what for breach in judgement.breaches}
+
+
+def test_a_challenger_that_stays_as_it_was_is_promoted_from_everybody(lending: Portfolio):
+    judgement = after_an_even_half(lending, Model()).judgement
+
+    assert judgement.verdict is Verdict.PROMOTE, judgement.reasons
+
+
+def test_applicants_who_change_at_the_last_step_are_a_doubt_and_a_doubt_is_a_no(lending: Portfolio):
+    """The price of a control of the past: nobody can tell such a change from harm."""
+    assert after_an_even_half(lending, Model(), drift=-0.3).judgement.verdict is Verdict.STOP
+    assert after_an_even_half(lending, Model(), drift=-0.15).judgement.verdict is Verdict.HOLD
+
+
+def test_a_challenger_that_decided_for_everybody_from_the_start_is_compared_with_nothing(lending: Portfolio):
+    of = terms(1.0)
+    judgement = report_on(week(of=of), lending, of).judgement
+
+    assert judgement.verdict is Verdict.HOLD
+    assert "no customers to compare with yet" in judgement.reasons
+
+
 def test_loans_that_fail_more_often_stop_it_once_their_outcomes_are_mature(lending: Portfolio):
     """The scores promised the same; only outcomes can tell."""
     decisions = week(customers=4000, challenger=Model(fails=0.35))
@@ -113,6 +162,44 @@ def test_a_promotion_waits_for_as_many_outcomes_as_the_lender_asks_for(lending: 
     assert waiting.verdict is Verdict.HOLD
     assert "0 mature outcomes of the challenger's loans, of 500 needed" in waiting.reasons
     assert report_on(decisions, patient, labelled=outcomes(decisions)).judgement.verdict is Verdict.PROMOTE
+
+
+def stopped(decisions: pd.DataFrame, during: np.ndarray) -> pd.DataFrame:
+    """What automatic decisions become while they are stopped; those for a person anyway keep their reason."""
+    overruled = during & (decisions["decision"] != "MANUAL_REVIEW").to_numpy()
+    sent = decisions.copy()
+    sent.loc[overruled, ["decision", "decided_by"]] = "MANUAL_REVIEW", "fallback"
+    sent["reason_codes"] = [
+        ["AUTOMATIC_DECISIONS_STOPPED"] if one else codes
+        for one, codes in zip(overruled, sent["reason_codes"], strict=True)
+    ]
+    return sent
+
+
+def test_what_is_stopped_by_hand_is_no_evidence(lending: Portfolio):
+    """The challenger has a larger share when automatic decisions are stopped, and is not to blame for it."""
+    of = terms(0.05, 0.5)
+    decisions = traffic(of, START, 13.9, 3000, np.random.default_rng(3))
+    late = (decisions["applied_at"] > pd.Timestamp(START + WEEK)).to_numpy()
+
+    report = report_on(stopped(decisions, late), lending, of, now=START + 2 * WEEK)
+
+    assert report.judgement.verdict is Verdict.HOLD
+    assert "0 customers of the challenger at this weight, of 100 needed" in report.judgement.reasons
+    assert {one.name: one.difference for one in report.comparisons}["fallback"] == pytest.approx(0, abs=0.03)
+    assert report.decisions == 3000
+    assert report.assignment.as_declared
+
+
+def test_whom_a_person_would_have_seen_anyway_is_left_out_while_decisions_are_stopped(lending: Portfolio):
+    """They alone would be left of those mornings, and with them nothing but fallbacks."""
+    decisions = week(customers=1000, champion=Model(falls_back=0.3), challenger=Model(falls_back=0.3))
+    during = (decisions["applied_at"].dt.hour < 12).to_numpy()
+    never, often = report_on(decisions, lending), report_on(stopped(decisions, during), lending)
+
+    fallback = [next(one for one in report.comparisons if one.name == "fallback") for report in (never, often)]
+    assert fallback[1].champion == pytest.approx(fallback[0].champion, abs=0.06)
+    assert fallback[1].challenger_rows + fallback[1].champion_rows == pytest.approx(1000 - during.sum(), abs=15)
 
 
 def test_a_step_lasts_as_long_and_sees_as_many_customers_as_the_rules_say(lending: Portfolio):

@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cde_domain.decisions.engine import Routing
 from cde_domain.decisions.experiments.sequences import Arm, Stratum
+from cde_domain.decisions.policy import Outcome
 from cde_domain.decisions.variants import Variant
 
 GRACE = timedelta(seconds=60)  # services follow a change within seconds, each of its processes for itself
@@ -69,6 +71,21 @@ def of_experiment(decisions: pd.DataFrame, terms: Terms) -> pd.DataFrame:
     return found
 
 
+def automatically_decided(decided: pd.DataFrame) -> pd.DataFrame:
+    """
+    The decisions that were taken while automatic ones were not stopped; `decided` is in order of time.
+
+    While they are stopped everything goes to a person, by neither model, and only what a person would have seen anyway
+    keeps its own reason: these too are left out where the last or the next other decision was a stopped one, since what
+    they are chosen by is their outcome.
+    """
+    stopped = decided["reason_codes"].map(lambda codes: Routing.AUTOMATIC_DECISIONS_STOPPED in codes).to_numpy(bool)
+    told = pd.Series(np.where(stopped, 1.0, np.nan), index=decided.index)
+    told = told.mask((decided["decision"] != Outcome.MANUAL_REVIEW).to_numpy(), 0.0)
+    within = (told.ffill() == 1) | (told.bfill() == 1)
+    return decided[~np.where(told.notna(), told == 1, within)].reset_index(drop=True)
+
+
 def first_decisions(decided: pd.DataFrame, terms: Terms) -> pd.DataFrame:
     """
     One row a customer: the first decision that a model of the experiment took at a settled weight.
@@ -89,19 +106,29 @@ def strata_of(first: pd.DataFrame, outcome: NDArray[np.float64], terms: Terms) -
 
     Only steps with a share between 0 and 1 compare: where all customers go to one variant, nobody was drawn.
     """
-    known = ~np.isnan(outcome)
     steps, challenger = first["step"].to_numpy(), first["by_challenger"].to_numpy(dtype=bool)
     return [
-        Stratum(
-            *(
-                Arm(int(chosen.sum()), float(outcome[chosen].sum()))
-                for side in (challenger, ~challenger)
-                for chosen in [known & (steps == number) & side]
-            )
-        )
+        Stratum(*(_arm(outcome, (steps == number) & side) for side in (challenger, ~challenger)))
         for number, step in enumerate(terms.steps)
         if 0 < step.weight < 1
     ]
+
+
+def historical_stratum(first: pd.DataFrame, outcome: NDArray[np.float64], terms: Terms) -> Stratum | None:
+    """
+    The challenger where it decides for everybody, beside the champion at all lower weights: a historical control.
+
+    Nobody is drawn at a weight of 1, so the champion's customers are earlier ones. This takes them to be of the same
+    population, for which nothing but the short time speaks: where applicants change between the steps, that looks like
+    a difference and may stop the experiment, since a doubt is a no. Without such a change the interval of the
+    difference holds at all times as that of any other stratum does. Pocock (1976), J. Chronic Diseases 29(3), on such
+    controls. None before a weight of 1.
+    """
+    steps, challenger = first["step"].to_numpy(), first["by_challenger"].to_numpy(dtype=bool)
+    full = np.isin(steps, [number for number, step in enumerate(terms.steps) if step.weight == 1])
+    if terms.weight < 1 and not full.any():
+        return None
+    return Stratum(_arm(outcome, full & challenger), _arm(outcome, ~full & ~challenger))
 
 
 def drawn(first: pd.DataFrame, terms: Terms) -> pd.DataFrame:
@@ -116,6 +143,11 @@ def arms_of(strata: Sequence[Stratum]) -> tuple[Arm, Arm]:
         Arm(sum(one.challenger.rows for one in strata), sum(one.challenger.total for one in strata)),
         Arm(sum(one.champion.rows for one in strata), sum(one.champion.total for one in strata)),
     )
+
+
+def _arm(outcome: NDArray[np.float64], chosen: NDArray[np.bool_]) -> Arm:
+    known = outcome[chosen & ~np.isnan(outcome)]
+    return Arm(len(known), float(known.sum()))
 
 
 def _steps(applied_at: pd.Series, terms: Terms) -> NDArray[np.int64]:

@@ -1,14 +1,14 @@
 """What is compared between the variants, and whether a guardrail is breached or can be ruled out to be."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cde_domain.decisions.experiments.cohort import Terms, arms_of, strata_of
+from cde_domain.decisions.experiments.cohort import Terms, arms_of, historical_stratum, strata_of
 from cde_domain.decisions.experiments.power import PowerPlan, power_plan
 from cde_domain.decisions.experiments.sequences import (
     Stratum,
@@ -45,7 +45,10 @@ MEASURES = (
     ),
     Measure("bad_rate", "share of approved loans not repaid", lambda rules: rules.max_bad_rate_rise, "rise"),
 )
-GUARDRAILS = len(MEASURES) + 3  # these, fairness, and the service's errors and latency share alpha
+# These twice (beside customers drawn at the same time, and beside earlier ones), fairness, and the service's errors and
+# latency share alpha.
+GUARDRAILS = 2 * len(MEASURES) + 3
+AT_FULL_WEIGHT = "_at_full_weight"
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ class Comparison:
     One measure of both variants.
 
     `interval` is a confidence sequence of challenger minus champion at alpha over the number of guardrails, and
-    `p_value` is valid at all times; both None where nothing can be compared.
+    `p_value` is valid at all times; both None where nothing can be compared. `historical` is a comparison of the
+    challenger where it decides for everybody with what the champion decided before.
     """
 
     name: str
@@ -68,6 +72,7 @@ class Comparison:
     difference: float | None
     interval: Interval | None
     p_value: float | None
+    historical: bool = False
 
     @property
     def breached(self) -> bool:
@@ -115,11 +120,19 @@ def outcomes_of(first: pd.DataFrame, labelled: pd.DataFrame) -> dict[str, Array]
 
 
 def compare(first: pd.DataFrame, outcomes: dict[str, Array], terms: Terms, rules: ExperimentRules) -> list[Comparison]:
-    """All measures of the customers' first decisions."""
-    return [
-        comparison_of(measure, strata_of(first, outcomes[measure.name], terms), rules, rules.alpha / GUARDRAILS)
-        for measure in MEASURES
+    """
+    All measures of the customers' first decisions, where customers were drawn.
+
+    Once the challenger decides for everybody, beside what the champion decided before too.
+    """
+    alpha = rules.alpha / GUARDRAILS
+    drawn = [comparison_of(one, strata_of(first, outcomes[one.name], terms), rules, alpha) for one in MEASURES]
+    earlier = [
+        _beside_earlier(comparison_of(one, [stratum], rules, alpha))
+        for one in MEASURES
+        if (stratum := historical_stratum(first, outcomes[one.name], terms)) is not None
     ]
+    return drawn + earlier
 
 
 def comparison_of(measure: Measure, strata: Sequence[Stratum], rules: ExperimentRules, alpha: float) -> Comparison:
@@ -138,3 +151,8 @@ def comparison_of(measure: Measure, strata: Sequence[Stratum], rules: Experiment
         difference_sequence(strata, alpha),
         any_time_p_value(strata),
     )
+
+
+def _beside_earlier(one: Comparison) -> Comparison:
+    title = f"{one.title}, where the challenger decides for everybody beside the champion before"
+    return replace(one, name=one.name + AT_FULL_WEIGHT, title=title, historical=True)

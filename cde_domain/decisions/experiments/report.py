@@ -10,7 +10,13 @@ import numpy as np
 import pandas as pd
 
 from cde_domain.decisions.experiments.assignment import Assignment, examine_assignment
-from cde_domain.decisions.experiments.cohort import Terms, drawn, first_decisions, of_experiment
+from cde_domain.decisions.experiments.cohort import (
+    Terms,
+    automatically_decided,
+    drawn,
+    first_decisions,
+    of_experiment,
+)
 from cde_domain.decisions.experiments.measures import GUARDRAILS, Comparison, approval_plan, compare, outcomes_of
 from cde_domain.decisions.experiments.power import PowerPlan
 from cde_domain.decisions.experiments.service import Counters, ServiceShare, service_shares
@@ -83,11 +89,12 @@ def experiment_report_of(
     The report on the experiment of these terms.
 
     `decisions` are all that were recorded since it started, shadows among them, and `labelled` those with a mature
-    outcome. `counters` are the service's since the experiment began or, failing that, since the last report.
+    outcome. `counters` are what the service counted while the experiment ran, as far as that is known.
     """
     rules, features = lending.experiment, lending.features
     decided = of_experiment(decisions, terms)
-    first = first_decisions(decided, terms)
+    automatic = automatically_decided(decided)
+    first = first_decisions(automatic, terms)
     both = drawn(first, terms)
     assignment = examine_assignment(decided, first, terms)
     comparisons = tuple(compare(first, outcomes_of(first, labelled), terms, rules))
@@ -113,7 +120,7 @@ def experiment_report_of(
         service=service,
         slices=tuple(slices_of(both, parts_of(both, features, rules.segments))),
         shadows=tuple(
-            compare_shadows(decisions, decided, parts_of(decided, features, rules.segments), terms.shadows)
+            compare_shadows(decisions, automatic, parts_of(automatic, features, rules.segments), terms.shadows)
             if terms.shadows
             else ()
         ),

@@ -56,7 +56,8 @@ def judge(found: Findings, terms: Terms, rules: ExperimentRules, *, min_ratio: f
     The verdict on an experiment with a challenger.
 
     A breached guardrail stops it. Otherwise it waits until the assignment can be believed and the step has lasted,
-    and until every guardrail can be ruled out for the share of customers that comes next; after `max_days` it ends.
+    and until every guardrail can be ruled out for the share of customers that comes next: before a promotion, beside
+    what the champion decided earlier too. After `max_days` it ends.
     """
     breaches = tuple(breaches_of(found, min_ratio))
     if breaches:
@@ -116,15 +117,15 @@ def _not_cleared(found: Findings, rules: ExperimentRules, exposure: float, promo
     waiting = []
     for one in found.comparisons:
         needed = 0
-        if one.name == "bad_rate":
+        if one.name.startswith("bad_rate"):
             # The first mature outcomes are few for months: they stop a challenger, and hold it up only where asked for.
-            if not (promotes and rules.min_outcomes):
+            if one.historical or not (promotes and rules.min_outcomes):
                 continue
             needed = rules.min_outcomes
         if one.challenger_rows < needed:
             waiting.append(f"{one.challenger_rows} mature outcomes of the challenger's loans, of {needed} needed")
-        elif one.interval is None and one.name == "approval":
-            waiting.append("no customers were drawn yet")
+        elif one.interval is None and one.name.startswith("approval"):
+            waiting.append(f"no customers {'to compare with' if one.historical else 'were drawn'} yet")
         elif one.interval is not None and not one.cleared(exposure):
             waiting.append(
                 f"{one.title}: {_difference(one)}, so that more than {one.bound:.3g} cannot be ruled out for "
