@@ -40,9 +40,14 @@ def model_card() -> None:
     """Stand for the card."""
 
 
+@dg.asset(key=dg.AssetKey([NAME, "scoring_bento"]))
+def scoring_bento() -> None:
+    """Stand for the bento that follows a champion."""
+
+
 BY_ITSELF = automation(SETTINGS, load_portfolio(NAME), NAME)
 defs = dg.Definitions(
-    assets=[model_card],
+    assets=[model_card, scoring_bento],
     jobs=[train_challenger, *BY_ITSELF.jobs],
     sensors=BY_ITSELF.sensors,
     schedules=BY_ITSELF.schedules,
