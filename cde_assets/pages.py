@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse
+from starlette.responses import FileResponse, HTMLResponse
 from starlette.routing import Route
 
 from cde_serving.settings import Settings
@@ -27,7 +27,12 @@ def pages(home: Path, hosts: list[str]) -> Starlette:
             raise HTTPException(404, "no such page: pages of drift are kept for 90 reports")
         return FileResponse(file)
 
-    routes = [Route("/{path:path}", page, methods=["GET"])]
+    def index(_: Request) -> HTMLResponse:
+        found = (path.relative_to(home).as_posix() for path in home.glob("*/**/*.html"))
+        links = "".join(f'<li><a href="/{path}">{path}</a></li>' for path in sorted(found) if PAGE.fullmatch(path))
+        return HTMLResponse(f"<!doctype html><title>Pages</title><ul>{links or 'No page was written yet.'}</ul>")
+
+    routes = [Route("/", index, methods=["GET"]), Route("/{path:path}", page, methods=["GET"])]
     return Starlette(routes=routes, middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts)])
 
 

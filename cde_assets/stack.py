@@ -150,6 +150,7 @@ def _addresses(settings: Settings) -> Table:
     table.add_column("where")
     table.add_row("Dagster: assets, checks, runs", f"{base}:{settings.dagster_port}")
     table.add_row("MLflow: training runs, models", f"{base}:{settings.mlflow_port}")
+    table.add_row("Pages: cards and reports", f"{base}:{settings.pages_port}")
     table.add_row("Scoring: try it out", f"{base}:{settings.port}/docs")
     table.add_row("Scoring: is a model promoted?", f"{base}:{settings.port}/ready")
     table.add_row("State and logs", str(settings.home))

@@ -47,7 +47,10 @@ def bento_answers_like_the_champion(
         check=False,
     )
     if done.returncode:
-        return dg.AssetCheckResult(passed=False, description=done.stderr.decode()[-1000:])
+        # What it printed can quote the applicant that it failed on, and descriptions go into alerts.
+        again = f"`python -m cde_serving.decide release` in {code} shows why"
+        said = f"the bento's code ended with exit status {done.returncode}: {again}"
+        return dg.AssetCheckResult(passed=False, description=said)
     expected = [decide_line(champion, line) for line in lines]
     differing = sum(theirs != ours for theirs, ours in zip(done.stdout.splitlines(), expected, strict=True))
     return dg.AssetCheckResult(passed=differing == 0, metadata={"asked": len(lines), "differing": differing})

@@ -25,7 +25,7 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     return {**os.environ, "CDE_HOME": str(home), "DAGSTER_HOME": str(home / "dagster"), **more}
 
 
-def run_cde(home: Path, *arguments: str, timeout: float = 280, **more: str) -> subprocess.CompletedProcess[str]:
+def run_cde(home: Path, *arguments: str, timeout: float = 580, **more: str) -> subprocess.CompletedProcess[str]:
     """Run the `cde` command to its end."""
     command = [str(Path(sys.executable).parent / "cde"), *arguments]
     env = environment(home, **more)

@@ -1,6 +1,7 @@
 """`cde loop`: the whole loop unattended, on a lender of its own."""
 
 import warnings
+from typing import Annotated
 
 import typer
 
@@ -10,7 +11,11 @@ app = typer.Typer()
 
 
 @app.command()
-def loop() -> None:
+def loop(
+    look: Annotated[
+        bool, typer.Option("--look", help="Run the platform over what the last loop left, until Ctrl-C.")
+    ] = False,
+) -> None:
     """
     Watch the loop close in minutes: drift appears, a challenger is trained, tried out and promoted; harm is stopped.
 
@@ -18,6 +23,6 @@ def loop() -> None:
     """
     warnings.filterwarnings("ignore")  # deprecations inside libraries are no news to a lender
     settings = choose(None)
-    from cde_assets.loop.running import run_loop
+    from cde_assets.loop.running import look_around, run_loop
 
-    raise typer.Exit(run_loop(settings))
+    raise typer.Exit(look_around(settings) if look else run_loop(settings))

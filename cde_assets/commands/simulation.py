@@ -112,7 +112,9 @@ def _tell(console: "Console", found: "Simulation") -> None:
     some = f"Decisions that change ({len(changed)} of {report['changed']:,}; --csv writes all)"
     listed = {some: changed[["decision", "from", "to", "why"]].to_dict("records")} if len(changed) else {}
     for name, rows in {**tables(report), **listed}.items():
-        shown = Table(*rows[0], title=name, title_justify="left", title_style="bold", box=None, pad_edge=False)
+        shown = Table(title=name, title_justify="left", title_style="bold", box=None, pad_edge=False)
+        for column in rows[0]:  # an id that is cut off can be given to no other command
+            shown.add_column(column, overflow="fold", no_wrap=column in ("decision", "from", "to"))
         for row in rows:
             shown.add_row(*(escape(cell) for cell in row.values()))
         console.print()

@@ -17,6 +17,8 @@ from cde_domain.digests import json_digest, write_json
 from cde_resources.portfolio import PortfolioResource
 from cde_resources.releases import ReleasesResource
 
+MOST_DAYS = 3660
+
 
 class SimulationConfig(dg.Config):
     """
@@ -47,8 +49,8 @@ def policy_simulation(
     lending, now = portfolio.load(), releases.now()
     chosen = Path(config.policy) if config.policy else None if config.bundle else lending.policy_file
     try:
-        if config.days < 1:
-            raise SimulationError(f"days is {config.days}: at least one is simulated")
+        if not 1 <= config.days <= MOST_DAYS:
+            raise SimulationError(f"days is {config.days}: from 1 to {MOST_DAYS} are simulated")
         first, last = last_days(now, config.days)
         if config.last:
             first, last = date.fromisoformat(config.last) - (last - first), date.fromisoformat(config.last)

@@ -12,7 +12,15 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cde_domain.decisions.monitoring.recorded import FEATURE_PREFIX, MOMENT, labelled, read_decisions, read_outcomes
+from cde_domain.decisions.monitoring.recorded import (
+    FEATURE_PREFIX,
+    MOMENT,
+    days,
+    decisions_file,
+    labelled,
+    read_decisions,
+    read_outcomes,
+)
 from cde_domain.decisions.policy import Outcome, Policy
 from cde_domain.decisions.simulation.figures import Applications, fairness, figures, groups_of, moves
 from cde_domain.decisions.simulation.replaying import (
@@ -29,6 +37,7 @@ from cde_domain.release import Bundle, BundleError
 from cde_serving.releases import ReleaseStore
 
 DAYS = 30  # that a simulation looks back unless it is told otherwise
+NAMED_DAYS = 5
 
 # Said, and not guessed from the rows: an erasure reads the column `customer` also where nobody changes.
 CHANGED = pa.schema(
@@ -124,6 +133,7 @@ def simulation_of(asked: Asked, portfolio: Portfolio, store: ReleaseStore, now: 
         "fairness": fairness(frame, groups_of(decisions), portfolio),
         "moves": moves(frame, repaid),
         "notes": [
+            *_day_notes(asked, store.folder),
             *_kept_notes(kept, len(frame)),
             *_outcome_notes(frame, repaid),
             *_version_notes(policy, deciders.values()),
@@ -131,6 +141,16 @@ def simulation_of(asked: Asked, portfolio: Portfolio, store: ReleaseStore, now: 
         ],
     }
     return Simulation(frame, report)
+
+
+def _day_notes(asked: Asked, home: Path) -> list[str]:
+    """Which days of the period were never read from the log, so that their decisions are missing here."""
+    absent = [day for day in days(asked.first, asked.last) if not decisions_file(home, day).is_file()]
+    if not absent:
+        return []
+    asked_for = (asked.last - asked.first).days + 1
+    few = ", ".join(map(str, absent[:NAMED_DAYS])) + (" ..." if len(absent) > NAMED_DAYS else "")
+    return [f"{len(absent)} of {asked_for} days are not recorded and were passed over: {few}"]
 
 
 def _signed_bundles(store: ReleaseStore) -> set[str]:

@@ -171,15 +171,23 @@ class Observer:
 
 def why_failed(instance: dg.DagsterInstance, run_id: str) -> list[str]:
     """The failed blocking checks and the reasons given by failed steps of a run, in words without values of people."""
-    said: list[str] = []
-    for entry in instance.all_logs(run_id):
-        event = entry.dagster_event
-        if event is None:
-            continue
+    said = stopping_checks(instance, run_id)
+    for event in _events(instance, run_id):
+        if event.is_step_failure and event.step_failure_data.user_failure_data is not None:
+            said.append(str(event.step_failure_data.user_failure_data.description))
+    return said
+
+
+def stopping_checks(instance: dg.DagsterInstance, run_id: str) -> list[str]:
+    """The blocking checks that stopped a run, in words; empty where it failed of itself."""
+    said = []
+    for event in _events(instance, run_id):
         if event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             check: Any = event.event_specific_data
             if not check.passed and check.blocking:
                 said.append(f"{check.check_name.replace('_', ' ')} is not true: {check.description or ''}".strip(": "))
-        elif event.is_step_failure and event.step_failure_data.user_failure_data is not None:
-            said.append(str(event.step_failure_data.user_failure_data.description))
     return said
+
+
+def _events(instance: dg.DagsterInstance, run_id: str) -> list[dg.DagsterEvent]:
+    return [entry.dagster_event for entry in instance.all_logs(run_id) if entry.dagster_event is not None]

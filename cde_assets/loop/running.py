@@ -10,6 +10,7 @@ from cde_assets.loop.lender import LoopLender
 from cde_assets.loop.story import LoopError, Story
 from cde_assets.loop.timeline import Timeline
 from cde_assets.processes import ServerError, free_port
+from cde_assets.stack import run_stack
 from cde_assets.traffic.service import TrafficError
 from cde_serving.clock_file import ClockFile
 from cde_serving.settings import Settings
@@ -44,6 +45,15 @@ def run_loop(settings: Settings) -> int:
         return 1
     console.print(summary(facts), style="bold green", markup=False)
     return 0
+
+
+def look_around(settings: Settings) -> int:
+    """Run Dagster, MLflow, pages and service over the state of the last loop, until Ctrl-C; 1 if there was none."""
+    lender = LoopLender(settings.home / "loop")
+    if not lender.timeline.exists():
+        Console(stderr=True, soft_wrap=True).print(f"No loop has ended in {lender.folder}. Run: make loop", style="red")
+        return 1
+    return run_stack(lender.choose(settings.port))
 
 
 def missing(facts: dict[str, Any]) -> list[str]:

@@ -15,7 +15,7 @@ from rich.console import Console
 from cde_assets.api_keys import key_issuer
 from cde_assets.demo import run_job
 from cde_assets.loop.lender import LoopLender
-from cde_assets.loop.observer import Observer, Report
+from cde_assets.loop.observer import Observer, Report, stopping_checks
 from cde_assets.loop.platform import LOCATION, daemon, prepare_quick_home, service
 from cde_assets.loop.timeline import WORLD, Timeline
 from cde_assets.processes import Server
@@ -155,7 +155,10 @@ class Story:
         run_id = look.trainings()[-1].run_id
         self._until(lambda: look.runs[run_id].is_finished, TRAINING_LIMIT, "the end of that training")
         if look.runs[run_id].status is not dg.DagsterRunStatus.SUCCESS:
-            self.facts["stopped_by"] = "the gate"
+            stopped = stopping_checks(look.instance, run_id)
+            if not stopped:
+                raise LoopError("the training of the harmful challenger failed of itself, and no check stopped it")
+            self.facts |= {"stopped_by": "the gate", "stopped_because": "; ".join(stopped)}
         else:
             self._until(lambda: len(look.experiments) > experiments, RUN_LIMIT, "an experiment with it")
             harmful = look.experiments[-1]

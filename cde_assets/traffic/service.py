@@ -55,7 +55,7 @@ class Service:
         """
         Find out before anything is sent whether the service can take applications of a portfolio.
 
-        With `now`, what the clock file tells, it must go by that file too: else the applications would be of today.
+        It must go by the same clock: `now` is what the clock file tells, None where there is none.
 
         Raises:
             TrafficError: it is away, refuses the key, serves nothing or another portfolio, or goes by another clock.
@@ -68,6 +68,10 @@ class Service:
             )
         if ready["portfolio"] != portfolio:
             raise TrafficError(f"the service at {self._url} decides for {ready['portfolio']}, not for {portfolio}")
+        if now is None and "clock" in ready:
+            raise TrafficError(
+                f"the service at {self._url} goes by a file that says {ready['clock']}: set the same CDE_CLOCK_FILE"
+            )
         if now is not None and ("clock" not in ready or datetime.fromisoformat(ready["clock"]) != now):
             told = f"its clock says {ready['clock']}" if "clock" in ready else "it goes by the machine's clock"
             raise TrafficError(

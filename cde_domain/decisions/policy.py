@@ -8,6 +8,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from cde_domain.strict_yaml import read_yaml
+
 
 class Outcome(StrEnum):
     """The three answers to an application."""
@@ -88,7 +90,7 @@ class Policy(_Strict):
             PolicyError: the file is not YAML, or not a policy; the message names file and field.
         """
         try:
-            return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+            return cls.model_validate(read_yaml(path.read_text(encoding="utf-8")))
         except ValidationError as error:
             raise PolicyError(f"{path.name}: {_fields_of(error)}") from error
         except (yaml.YAMLError, ValueError) as error:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from cde_domain.governance.facts import METRICS
 from cde_domain.portfolio import Thresholds
+from cde_domain.strict_yaml import read_yaml
 
 FILE = Path(__file__).with_name("rulebook.yaml")
 
@@ -149,7 +150,7 @@ class Rulebook(_Strict):
             RulebookError: the file is not YAML or not a rulebook; the message names file, rule and field.
         """
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            content = read_yaml(path.read_text(encoding="utf-8"))
             return cls.model_validate(content)
         except ValidationError as error:
             problems = "; ".join(_problem(content, problem) for problem in error.errors(include_url=False))

@@ -1,6 +1,7 @@
 """Links to pages: they open in a browser, and nothing else of the home does."""
 
 import asyncio
+import re
 from pathlib import Path
 
 import httpx
@@ -52,11 +53,16 @@ def test_the_link_that_an_asset_shows_opens_its_page(home: Path, page: str) -> N
         f"{NAME}/decisions/reports/drift_report/../../../keys/master.key",
         f"{NAME}/decisions/reports/drift_report/%2e%2e%2f%2e%2e%2f%2e%2e%2fkeys%2fmaster.key",
         f"{NAME}/decisions/reports/drift_report/2026-07-02.html",
-        "",
     ],
 )
 def test_nothing_but_a_page_is_given_away(home: Path, path: str) -> None:
     assert 404 == opened(home, f"/{path}").status_code
+
+
+def test_the_first_page_links_every_page_and_nothing_else(home: Path) -> None:
+    links = re.findall('href="/([^"]*)"', opened(home, "/").text)
+
+    assert sorted([f"{NAME}/{CARD}", f"{NAME}/{DRIFT}"]) == links
 
 
 def test_a_name_that_somebody_pointed_at_this_machine_finds_no_page(home: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -122,6 +123,23 @@ class TestTheCommand:
         assert f"{(before == 'APPROVED').mean():.2%}".replace("%", " %") in page
         assert f"{(after == 'APPROVED').mean():.2%}".replace("%", " %") in page
         assert "http" not in page.replace("<!doctype html>", "")
+
+    def test_days_that_were_never_read_are_told(self, made: Made, cde: Callable, tmp_path: Path):
+        """Their decisions are missing, and a rate of half a month is not that of the month."""
+        code, told = cde(policy(tmp_path, POLICY), "--from", "2026-02-17", "--to", "2026-03-20")
+
+        assert 0 == code, told
+        assert "days are not recorded and were passed over: 2026-02-17" in told
+
+    def test_an_id_is_told_whole_on_a_narrow_screen(
+        self, cde: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        """To be given to `cde replay`."""
+        monkeypatch.setenv("COLUMNS", "80")
+
+        _, told = cde(policy(tmp_path, STRICTER))
+
+        assert len(re.findall(r"^[0-9a-f]{32} ", told, re.MULTILINE)) > 1
 
     def test_another_model_decides_with_its_own_policy(self, made: Made, cde: Callable, tmp_path: Path):
         first, second = made.engines

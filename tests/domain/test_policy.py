@@ -48,6 +48,19 @@ def test_a_policy_that_cannot_be_used_is_refused_naming_file_and_field(text: str
     assert f" {field}: " in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "version: '1'\napprove_at: 0.8\nreview_at: 0.2\napprove_at: 0.3\n",
+        "version: '1'\napprove_at: 0.8\nreview_at: 0.2\n"
+        "rules: [{code: LOW, when: {feature: f, approve_at: 1, below: 1, approve_at: 2}}]\n",
+    ],
+)
+def test_a_cut_off_given_twice_is_refused_and_not_the_second_taken(text: str, tmp_path: Path):
+    with pytest.raises(PolicyError, match=r"policy\.yaml: approve_at is given twice"):
+        Policy.read(policy_file(tmp_path, text))
+
+
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "approve_at: [0.8\n", "approve_at: 0.8\n\tx: 1\n"])
 def test_a_file_that_holds_no_policy_is_refused_by_name(text: str, tmp_path: Path):
     with pytest.raises(PolicyError, match=r"^policy\.yaml: "):

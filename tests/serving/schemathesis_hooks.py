@@ -11,8 +11,8 @@ NAME = "Idempotency-Key"
 
 @schemathesis.hook
 def before_call(_: Any, case: Any, __: Any) -> None:
-    """One key for two applications is refused by design, so a usable key is bound to the body that it comes with."""
+    """One key for two requests is refused by design, so a usable key is bound to what is asked with it."""
     key = (case.headers or {}).get(NAME)
     if case.method == "POST" and isinstance(key, str) and 0 < len(key) <= 255 and all("!" <= one <= "~" for one in key):
-        body = json.dumps(case.body, sort_keys=True, default=str)
-        case.headers[NAME] = hashlib.sha256(f"{key} {body}".encode()).hexdigest()
+        asked = json.dumps([case.path, case.query, case.body], sort_keys=True, default=str)
+        case.headers[NAME] = hashlib.sha256(f"{key} {asked}".encode()).hexdigest()

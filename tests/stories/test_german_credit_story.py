@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import dagster as dg
@@ -10,8 +11,12 @@ import pandas as pd
 import pytest
 
 from cde_checks.judgement import REPORTS
+from cde_checks.release import bento_answers_like_the_champion
 from cde_domain.portfolios import german_credit
+from cde_resources.bentos import BentoStore
 from cde_resources.portfolio import PortfolioResource
+from cde_resources.releases import ReleasesResource
+from cde_serving.settings import Settings
 from tests.lender import Lender, run_cde
 
 BOOK = Path(german_credit.__file__).parent / "german_credit.csv"
@@ -147,6 +152,35 @@ def test_a_changed_file_of_the_librarys_form_is_not_loaded(german_home: Path) ->
             portfolio.library_file(challenger["digest"], challenger["library"])
     finally:
         path.write_bytes(original)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_bento_that_fails_on_an_applicant_fails_its_check_without_quoting_the_applicant(
+    german_home: Path, tmp_path: Path, broken: bool
+) -> None:
+    """Descriptions of checks go into Dagster's event log and into alerts."""
+    settings = Settings(home=german_home, portfolio="german_credit", _env_file=None)
+    folder = german_home / "artefacts" / "german_credit"
+    bento = _report(german_home, "scoring_bento")
+    code = Path(shutil.copytree(Path(bento["path"]) / "src", tmp_path / "src"))
+    if broken:
+        decide = code / "cde_serving" / "decide.py"
+        decide.write_text(decide.read_text().replace("    given = ", "    raise ValueError(line)\n    given = "))
+
+    result = bento_answers_like_the_champion(
+        portfolio=PortfolioResource(reference="german_credit", state=str(german_home)),
+        releases=ReleasesResource.of(settings, "german_credit"),
+        bentos=BentoStore(home=str(german_home / "bentoml")),
+        scoring_bento=bento | {"path": str(tmp_path)},
+        holdout_set=pd.read_parquet(folder / "holdout_set.parquet"),
+        loan_book=pd.read_parquet(folder / "loan_book.parquet"),
+    )
+
+    assert isinstance(result, dg.AssetCheckResult)
+    assert result.passed is not broken
+    if broken:
+        assert "ended with exit status 1: `python -m cde_serving.decide release` in" in str(result.description)
+        assert "applied_at" not in str(result.description)
 
 
 def test_why_not_names_the_refusal_in_a_screenful(german_home: Path, german: Lender) -> None:

@@ -5,11 +5,15 @@ import re
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import psutil
 import pytest
 
+from cde_assets.loop.observer import stopping_checks
 from cde_assets.loop.running import missing, summary
 from tests.lender import run_cde
+
+TEN_MINUTES = 600
 
 CLOSED: dict[str, Any] = {
     "drift_began": "2025-07-08",
@@ -36,6 +40,7 @@ def test_the_loop_closes_and_harm_is_stopped(tmp_path: Path) -> None:
     kept = json.loads((tmp_path / "loop" / "timeline.json").read_text())
     facts = kept["summary"]
     assert (True, 1, [0.05, 0.25, 0.5, 1.0]) == (facts["everything_happened"], facts["fires"], facts["ramp"])
+    assert facts["seconds"] < TEN_MINUTES, "on two cores that do nothing else"
     assert facts["drift_began"] <= facts["drift_noticed"] < facts["promoted_on"]
     assert facts["challenger"] == facts["champion"] != facts["champion_before"]
     told = [(one["who"], one["what"]) for one in kept["timeline"]]
@@ -92,3 +97,37 @@ class TestWhatIsMissing:
 
         (only,) = missing(facts)
         assert said in only
+
+
+def test_without_a_loop_there_is_nothing_to_look_at(tmp_path: Path) -> None:
+    done = run_cde(tmp_path, "loop", "--look")
+
+    assert (1, True) == (done.returncode, "Run: make loop" in done.stderr), done.stdout + done.stderr
+
+
+@dg.asset
+def loans() -> None: ...
+
+
+@dg.asset
+def crashed() -> None:
+    raise MemoryError
+
+
+@pytest.mark.parametrize(("passed", "blocking", "stopped"), [(False, True, 1), (False, False, 0), (True, True, 0)])
+def test_the_gate_has_stopped_a_run_only_if_a_blocking_check_of_it_failed(
+    passed: bool, blocking: bool, stopped: int
+) -> None:
+    """A run that ran out of memory was not stopped by anybody's judgement."""
+
+    @dg.asset_check(asset=loans, blocking=blocking)
+    def holds() -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(passed=passed)
+
+    definitions = dg.Definitions(assets=[loans, crashed], asset_checks=[holds])
+    job = definitions.resolve_implicit_global_asset_job_def()
+    with dg.DagsterInstance.ephemeral() as instance:
+        run = job.execute_in_process(instance=instance, raise_on_error=False)
+
+        assert stopped == len(stopping_checks(instance, run.run_id))
+        assert not run.success

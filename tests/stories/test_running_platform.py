@@ -39,7 +39,7 @@ def test_on_a_clean_start_everything_is_up_and_ready_names_the_command_that_prom
         assert ready.status_code == 503
         assert ready.json()["run"] == "make demo PORTFOLIO=german_credit"
         assert _wait(f"http://{HOST}:{ports['CDE_MLFLOW_PORT']}/", process).status_code == 200
-        assert _wait(f"http://{HOST}:{ports['CDE_PAGES_PORT']}/", process).status_code == 404  # no page was written yet
+        assert _wait(f"http://{HOST}:{ports['CDE_PAGES_PORT']}/", process).status_code == 200
         graphql = f"http://{HOST}:{ports['CDE_DAGSTER_PORT']}/graphql"
         _wait(f"http://{HOST}:{ports['CDE_DAGSTER_PORT']}/server_info", process)
         assert _locations(graphql) == {"personal_loan": "", "german_credit": "", "lending_club": ""}

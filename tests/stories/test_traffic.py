@@ -127,6 +127,19 @@ def test_a_service_with_another_clock_is_sent_nothing(
     assert before == recorded(settings)
 
 
+def test_a_service_on_a_clock_file_is_sent_no_applicants_of_today(
+    settings: Settings, traffic: Type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CDE_CLOCK_FILE")
+    before = recorded(settings)
+
+    result = traffic("--rate", "5")
+
+    assert 1 == result.exit_code
+    assert "set the same CDE_CLOCK_FILE" in " ".join(result.output.split())
+    assert before == recorded(settings)
+
+
 @pytest.mark.parametrize("words", [("--days", "2"), ("--outcomes",)])
 def test_without_a_clock_file_only_today_can_be_played(
     traffic: Type, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
