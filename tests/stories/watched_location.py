@@ -42,7 +42,7 @@ def model_card() -> None:
 
 @dg.asset(key=dg.AssetKey([NAME, "scoring_bento"]))
 def scoring_bento() -> None:
-    """Stand for the bento."""
+    """Stand for the bento that follows a champion."""
 
 
 BY_ITSELF = automation(SETTINGS, load_portfolio(NAME), NAME)
