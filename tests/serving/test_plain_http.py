@@ -19,7 +19,7 @@ WEBSOCKET = (
     "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
 )
 HTTP_2 = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAAAAMAAAAA\r\n"
-READY = b"GET /health HTTP/1.1\r\nHost: desk\r\n\r\n"
+HEALTH = b"GET /health HTTP/1.1\r\nHost: desk\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -88,12 +88,12 @@ def test_an_application_that_offers_another_protocol_is_decided(deciding: Server
 @pytest.mark.parametrize("offer", [WEBSOCKET, HTTP_2], ids=["websocket", "h2c"])
 def test_a_body_is_never_read_as_the_next_request(deciding: Server, offer: str) -> None:
     """A proxy that sees one request must not get two answers, nor the next client's."""
-    request = head(deciding.key, offer, length=len(READY))
+    request = head(deciding.key, offer, length=len(HEALTH))
 
-    assert [422] == statuses(answers(deciding, request, READY, most=2, seconds=1))
-    assert [422, 200, 422] == statuses(answers(deciding, request + READY + READY + request + READY, most=3))
-    connect = b"CONNECT /health HTTP/1.1\r\nHost: desk\r\nContent-Length: %d\r\n\r\n" % len(READY)
-    assert [405] == statuses(answers(deciding, connect, READY, most=2))
+    assert [422] == statuses(answers(deciding, request, HEALTH, most=2, seconds=1))
+    assert [422, 200, 422] == statuses(answers(deciding, request + HEALTH + HEALTH + request + HEALTH, most=3))
+    connect = b"CONNECT /health HTTP/1.1\r\nHost: desk\r\nContent-Length: %d\r\n\r\n" % len(HEALTH)
+    assert [405] == statuses(answers(deciding, connect, HEALTH, most=2))
 
 
 @pytest.mark.parametrize(("path", "status"), [(SCORE, 405), ("/health", 200), ("/nowhere", 404)])
