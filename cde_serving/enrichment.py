@@ -1,12 +1,14 @@
 """Asking the credit bureau for what a request leaves out, within a deadline and behind a breaker.
 
 Only a lookup is asked, which changes nothing there and may be repeated. Whatever goes wrong is a fault with a routing
-code: the decision is then a person's, and the answer is no later than the deadline.
+code: the decision is then a person's, and the answer is no later than the deadline. Only our own overload is refused:
+the bureau has not failed then, and a person's queue is no place for it.
 """
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
 from datetime import date
 from typing import Any, Literal
@@ -23,19 +25,29 @@ from cde_serving.breaker import Breaker
 from cde_serving.intake import Intake, take_in
 
 TRIES = 2
-CONNECTIONS = 100  # more than a batch asks for at once, so that others find one
+PAUSES = 0.05  # of the deadline, between tries
+# A lookup costs the event loop a millisecond or two, which count against the deadline of all others at the bureau.
+AT_ONCE = 16
+PLACE_SECONDS = 2.0  # until a place is free: with a deadline of five an answer is still in time
+LAG_SECONDS = 0.02  # that a timer may be late before the event loop, and not the bureau, is what is slow
+LONGEST_LAG = 0.5  # that is made up for
 LONGEST_ANSWER = 256 * 1024
 BUSY = (429, 500, 502, 503, 504)
 
 Result = Literal["fetched", "unavailable", "invalid", "breaker_open"]
 
 
-class _UnavailableError(Exception):
-    """No answer, or none that is one; `again` if another try may have better luck."""
+class LookupsBusyError(RuntimeError):
+    """More lookups wait than can be made in time."""
 
-    def __init__(self, what: str, *, again: bool = True) -> None:
+
+class _UnavailableError(Exception):
+    """No answer, or none that is one; `again`: another try may have better luck; `ours`: we were late to take it."""
+
+    def __init__(self, what: str, *, again: bool = True, ours: bool = False) -> None:
         super().__init__(what)
         self.again = again
+        self.ours = ours
 
 
 class _InvalidError(Exception):
@@ -46,9 +58,10 @@ class Bureau:
     """
     The bureau behind a URL: `POST {customer_id, applied_on}` gives a report as JSON.
 
-    `deadline` is in seconds and holds for everything; each of two tries has half of it. Only an answer of 200 that
-    holds to the model is a report. That nothing is known of a customer is said with an empty report, never with a
-    status: a mistyped address would say 404 about everybody.
+    `deadline` is in seconds and holds for both tries and the pause between them; it does not run while a lookup waits
+    for its place among the `AT_ONCE` that are made at a time, nor while the event loop is held up by other work. Only
+    an answer of 200 that holds to the model is a report. That nothing is known of a customer is said with an empty
+    report, never with a status: a mistyped address would say 404 about everybody.
     """
 
     def __init__(
@@ -62,23 +75,30 @@ class Bureau:
         self._url = url
         self._deadline = deadline
         self._count = count
-        limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
+        self._places = asyncio.Semaphore(AT_ONCE)
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=AT_ONCE)
         self._client = httpx.AsyncClient(timeout=deadline, headers={"accept": "application/json"}, limits=limits)
 
     async def report(self, customer_id: str, applied_on: date, answer: type[BaseModel]) -> BaseModel | Routing:
-        """The report, or the routing code of the fault."""
-        if not self.breaker.admits():
-            return self._fault(Routing.ENRICHMENT_UNAVAILABLE, "breaker_open")
+        """
+        The report, or the routing code of the fault.
+
+        Raises:
+            LookupsBusyError: no place was free in time.
+        """
         body = msgspec.json.encode({"customer_id": customer_id, "applied_on": applied_on})
-        try:
-            async with asyncio.timeout(self._deadline):
+        async with self._place():
+            if not self.breaker.admits():
+                return self._fault(Routing.ENRICHMENT_UNAVAILABLE, "breaker_open")
+            try:
                 content = await self._asked(body)
-        except _InvalidError:
-            self.breaker.answered()  # it costs no time: the breaker is there for waiting
-            return self._fault(Routing.ENRICHMENT_INVALID, "invalid")
-        except (TimeoutError, _UnavailableError):
-            self.breaker.failed()
-            return self._fault(Routing.ENRICHMENT_UNAVAILABLE, "unavailable")
+            except _InvalidError:
+                self.breaker.answered()  # it costs no time: the breaker is there for waiting
+                return self._fault(Routing.ENRICHMENT_INVALID, "invalid")
+            except _UnavailableError as error:
+                if not error.ours:
+                    self.breaker.failed()
+                return self._fault(Routing.ENRICHMENT_UNAVAILABLE, "unavailable")
         self.breaker.answered()
         try:
             report = answer.model_validate_json(content)
@@ -99,9 +119,31 @@ class Bureau:
         self._count(result)
         return code
 
+    @contextlib.asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        """Wait for the lookups before this one, unless the bureau is not asked anyway."""
+        if self.breaker.open:
+            yield
+            return
+        try:
+            async with asyncio.timeout(PLACE_SECONDS):
+                await self._places.acquire()
+        except TimeoutError:
+            raise LookupsBusyError(f"no place among {AT_ONCE} lookups was free in time") from None
+        try:
+            yield
+        finally:
+            self._places.release()
+
     async def _asked(self, body: bytes) -> bytes:
+        longest = self._deadline * PAUSES
         tries = stamina.retry_context(
-            on=_may_try_again, attempts=TRIES, timeout=None, wait_initial=0.01, wait_max=0.05, wait_jitter=0.04
+            on=_may_try_again,
+            attempts=TRIES,
+            timeout=None,
+            wait_initial=longest / 5,
+            wait_max=longest,
+            wait_jitter=longest * 4 / 5,
         )
         async for attempt in tries:
             with attempt:
@@ -111,8 +153,7 @@ class Bureau:
     async def _once(self, body: bytes) -> bytes:
         try:
             # httpx's own limit is from byte to byte, which a slow drip never reaches.
-            async with asyncio.timeout(self._deadline / TRIES):
-                return await self._exchange(body)
+            return await _within(self._deadline * (1 - PAUSES) / TRIES, self._exchange(body))
         except (_UnavailableError, _InvalidError):
             raise
         except Exception as error:  # whatever the client raises, there is no answer
@@ -166,6 +207,25 @@ class Enricher:
                 report = self.bureau.invalid()
         without = take_in(portfolio, msgspec.json.encode({**given, **enrichment.absent(portfolio.application)}))
         return replace(without, fault=report)
+
+
+async def _within(seconds: float, exchange: Coroutine[Any, Any, bytes]) -> bytes:
+    """What an exchange comes to in some seconds, and in those that the event loop was late to look after it."""
+    loop = asyncio.get_running_loop()
+    asked = loop.create_task(exchange)
+    try:
+        until = loop.time() + seconds
+        await asyncio.wait([asked], timeout=seconds)
+        late = loop.time() - until
+        if late > LAG_SECONDS:
+            await asyncio.wait([asked], timeout=min(late, LONGEST_LAG))
+        if not asked.done():
+            raise _UnavailableError("TimeoutError", ours=late > LAG_SECONDS)
+        return asked.result()
+    finally:
+        if not asked.done():
+            asked.cancel()
+            await asyncio.wait([asked])
 
 
 def _may_try_again(error: Exception) -> bool:

@@ -111,7 +111,7 @@ class Scorer:
         Raises:
             NothingPromotedError: no bundle is served yet.
             InvalidApplicationError: the body is no application; nothing was recorded.
-            ExplainerBusyError: too many wait for the explanation that was asked for; nothing was recorded.
+            ExplainerBusyError, LookupsBusyError: too many wait for an explanation or the bureau; nothing was recorded.
             LogBusyError, LogUnavailableError: the decision could not be recorded, so it is not given.
             KeyInProgressError, KeyReusedError, ErasedError: as `DecisionLog.record`.
         """
@@ -195,9 +195,9 @@ class Scorer:
                     application, kept = parse_application(bundle.portfolio.application, intake.request)
                 except InvalidApplicationError:  # what the champion takes is what applicants are told to send
                     pass
-                except Exception as error:  # a bug in the challenger's code is no reason to turn anybody away
-                    at = places(error.__traceback__)
-                    log.error("the challenger cannot read an application", error=type(error).__name__, at=at)
+                except Exception as bug:  # in the challenger's code: no reason to turn anybody away
+                    kind, at = type(bug).__name__, places(bug.__traceback__)
+                    log.error("the challenger cannot read an application", error=kind, at=at)
                 else:
                     intake = replace(intake, application=application, request=kept)
                     return Chosen(intake, variant, bundle, plan.shadows)

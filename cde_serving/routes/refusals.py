@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from cde_serving.applications import InvalidApplicationError
 from cde_serving.decision_log import ErasedError, KeyInProgressError, KeyReusedError, LogBusyError, LogUnavailableError
+from cde_serving.enrichment import LookupsBusyError
 from cde_serving.explanations import ExplainerBusyError
 from cde_serving.follower import NothingPromotedError
 from cde_serving.idempotency import BadKeyError
@@ -28,6 +29,7 @@ REFUSALS = (
     BadKeyError,
     NothingPromotedError,
     ExplainerBusyError,
+    LookupsBusyError,
     LogBusyError,
     LogUnavailableError,
     KeyReusedError,
@@ -67,6 +69,7 @@ _ALWAYS: Final[dict[type[Exception], tuple[int, dict[str, Any], str | None]]] = 
     BadKeyError: (400, BAD_KEY, None),
     KeyInProgressError: (409, {"detail": "A request with this Idempotency-Key is being answered"}, "1"),
     ExplainerBusyError: (503, {"detail": "Too many explanations wait: ask again, or without `explain`"}, "1"),
+    LookupsBusyError: (503, {"detail": "Too many lookups at the bureau wait: nothing was decided"}, "1"),
     LogBusyError: (503, {"detail": "Too many decisions wait to be recorded"}, "1"),
     SQLAlchemyError: (503, {"detail": "Decisions cannot be read at the moment"}, "5"),
 }

@@ -112,7 +112,7 @@ def test_what_waits_for_a_strangers_lock_is_refused_in_time(
 
 def test_a_log_that_is_locked_stays_a_problem(log: DecisionLog, url: str) -> None:
     """It is tried with the locks that a decision needs, so that nobody is sent to a service that will refuse."""
-    with locked(url, "LOCK TABLE records"):
+    with locked(url, "LOCK TABLE records IN EXCLUSIVE MODE"):
         refused_after(log, 2)
         time.sleep(3 * SECONDS)
         assert "LockNotAvailable" == log.problem
