@@ -1,4 +1,4 @@
-"""95 % intervals of shares, ratios and differences, and Holm's correction: what a few people can and cannot say."""
+"""95 % intervals and tests of shares, ratios and differences, and Holm's correction: what a few people can say."""
 
 from collections.abc import Sequence
 from statistics import NormalDist
@@ -16,6 +16,11 @@ def _z(level: float) -> float:
 
 
 Z = _z(LEVEL)  # 1.96: so many standard errors a normal interval reaches to either side
+
+
+def one_sided_z(level: float) -> float:
+    """So many standard errors a normal estimate is exceeded by with probability `level`."""
+    return NormalDist().inv_cdf(1 - level)
 
 
 def normal_interval(estimate: float, error: float) -> Interval:
@@ -62,6 +67,21 @@ def ratio_interval(successes: int, rows: int, other: int, other_rows: int) -> In
     """Katz's log interval of a ratio of two shares."""
     low, high = normal_interval(*log_ratio(successes, rows, other, other_rows))
     return float(np.exp(low)), float(np.exp(high))
+
+
+def ratio_below(successes: int, rows: int, other: int, other_rows: int, *, line: float) -> float:
+    """
+    The one-sided p-value of a ratio of two shares against a `line`: how likely so low a ratio is where it is the line.
+
+    It is the score test (Koopman 1984, Confidence intervals for the ratio of two binomial proportions), which keeps its
+    level in small groups too. The other share must be above 0, and larger than the first.
+    """
+    # The other share that explains both best if the ratio is the line: the smaller root of a quadratic equation.
+    a, b = line * (rows + other_rows), line * (rows + other) + other_rows + successes
+    second = (b - np.sqrt(max(0.0, b * b - 4 * a * (successes + other)))) / (2 * a)
+    first = line * second
+    error = np.sqrt(first * (1 - first) / rows + line**2 * second * (1 - second) / other_rows)
+    return NormalDist().cdf(float((successes / rows - line * other / other_rows) / error))
 
 
 def absolute(interval: Interval) -> Interval:

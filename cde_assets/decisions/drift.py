@@ -67,11 +67,12 @@ def _measured(lending: Portfolio, champion: Champion, decisions: pd.DataFrame, f
     enough = len(own) >= alarms.min_decisions
     judged = own if enough else decisions  # a new champion has not decided much yet
     approved = int((judged["decision"] == Outcome.APPROVED.value).sum())
-    groups = live_fairness(lending, decisions, min_ratio=alarms.min_adverse_impact_ratio)
+    least, rate = alarms.min_adverse_impact_ratio, alarms.false_alarm_rate
+    groups = live_fairness(lending, decisions, min_ratio=least, false_alarm_rate=rate)
     raised = [
         *drift_alarms(found),
         *approval_alarms(approved, len(judged), champion.reference if enough else None, alarms),
-        *fairness_alarms(groups, alarms.min_adverse_impact_ratio),
+        *fairness_alarms(groups, least),
     ]
     return {
         "why": champion.missing,
@@ -82,7 +83,7 @@ def _measured(lending: Portfolio, champion: Champion, decisions: pd.DataFrame, f
         if champion.reference
         else None,
         "by_variant": _by_variant(decisions),
-        "min_ratio": alarms.min_adverse_impact_ratio,
+        "min_ratio": least,
         "attributes": [result.as_json() for result in groups],
         "groups": group_rows(groups),
         "unknown_groups": unknown_shares(groups, len(decisions)),

@@ -141,7 +141,7 @@ def _group_result(
     }
     result = GroupResult(attribute, group, rows, Verdict.REFERENCE, **rates)
     if group != reference:
-        result = _against(result, reference, members, approved, min_ratio)
+        result = compare_groups(result, reference, members, approved, min_ratio)
     # A small group cannot be the reference, yet being approved significantly less than one is adverse impact too.
     favoured = [
         other
@@ -152,20 +152,21 @@ def _group_result(
         and float(approved[others].mean()) > rates["approval_rate"]
     ]
     for other in favoured:
-        against = _against(result, other, members, approved, min_ratio)
+        against = compare_groups(result, other, members, approved, min_ratio)
         ratio, p_value = against.impact_ratio, against.p_value
         if ratio is not None and p_value is not None and ratio < min_ratio and p_value < SIGNIFICANCE / len(favoured):
             return replace(against, verdict=Verdict.FAIL)
     return result
 
 
-def _against(
+def compare_groups(
     result: GroupResult,
     reference: str,
     members: dict[str, NDArray[np.bool_]],
     approved: NDArray[np.bool_],
     min_ratio: float,
 ) -> GroupResult:
+    """A group's result against another of the same attribute, with the verdict of their rows and ratio."""
     from scipy.stats import fisher_exact  # slow to import
 
     member, others = members[result.group], members[reference]

@@ -11,6 +11,7 @@ from cde_domain.decisions.monitoring.estimated import (
     line_alarms,
     measures,
     partly_known_performance,
+    promise_limits,
     reference_alarms,
 )
 from cde_domain.decisions.monitoring.live import live_performance, score_bands
@@ -186,6 +187,47 @@ def test_borrowers_who_repay_less_than_their_scores_promised_raise_an_alarm():
 
     assert "live_bad_rate_not_as_promised" in raised
     assert "their scores promised" in raised["live_bad_rate_not_as_promised"]["said"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "rate", "raised"),
+    [
+        (32, 0.01, set()),  # beyond 95 % of what scores of 0.9 promise of 200 loans
+        (40, 0.01, {"live_bad_rate_not_as_promised", "live_brier_not_as_promised"}),
+        (32, 0.2, {"live_bad_rate_not_as_promised", "live_brier_not_as_promised"}),
+    ],
+)
+def test_a_promise_is_broken_where_the_stated_rate_of_false_alarms_leaves_no_room_for_chance(
+    bad: int, rate: float, raised: set[str]
+):
+    report = live_performance(
+        np.full(200, 0.9), (np.arange(200) >= bad).astype(float), None, Alarms(false_alarm_rate=rate)
+    )
+
+    assert {one["what"] for one in report["alarms"]} == raised
+
+
+@pytest.mark.parametrize("level", [0.04, 0.002, 0.0002])
+def test_the_limits_of_a_promised_bad_rate_are_those_of_a_binomial(level: float):
+    from scipy.stats import binom
+
+    low, high = promise_limits(np.full(400, 0.9), cut_off=0.5, calibration=None, level=level)["bad_rate"]
+
+    assert low == pytest.approx(binom.ppf(level, 400, 0.1) / 400, abs=0.006)
+    assert high == pytest.approx(binom.isf(level, 400, 0.1) / 400, abs=0.006)
+
+
+@pytest.mark.slow
+def test_calibrated_scores_alarm_no_more_often_than_stated():
+    random, alarms, raised = np.random.default_rng(4), Alarms(false_alarm_rate=0.05), 0
+    for seed in range(100):
+        before = random.beta(4, 1.2, 2_000)
+        reference = reference_of(before, outcomes_of(before, 1_000 + seed))
+        scores = random.beta(4, 1.2, 200)
+        repaid = np.where(scores >= 0.7, outcomes_of(scores, seed), np.nan)
+        raised += bool(live_performance(scores, repaid, reference, alarms)["alarms"])
+
+    assert raised <= 0.05 * 100
 
 
 def test_few_outcomes_are_not_judged():

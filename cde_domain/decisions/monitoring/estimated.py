@@ -9,13 +9,15 @@ from numpy.typing import NDArray
 
 from cde_domain.decisions.monitoring.raised import Raised
 from cde_domain.decisions.monitoring.reference import Matrix, Reference, log_odds
-from cde_domain.intervals import Z, normal_interval
+from cde_domain.intervals import Z, normal_interval, one_sided_z
 from cde_domain.model.metrics import Ranking
 from cde_domain.portfolio.alarms import Alarms
 
 Array = NDArray[np.float64]
 
 DRAWS = 400
+TAIL_DRAWS, RAREST = 5_000, 0.002  # ten of the draws lie beyond the rarest event that they tell of
+COMPARED = 5  # a report holds up to three measures against what the scores promised, and two against the reference
 MEASURES = ("accuracy", "auc", "brier", "bad_rate")
 
 
@@ -72,12 +74,45 @@ def expected_performance(
     return {name: _estimate(expected[name], [values[name] for values in drawn]) for name in MEASURES}
 
 
-def _chances(scores: Array, calibration: Matrix | None, random: np.random.Generator) -> Iterator[Array]:
+def promise_limits(
+    scores: Array, *, cut_off: float, calibration: Matrix | None, level: float, seed: int = 1
+) -> dict[str, tuple[float, float]]:
+    """
+    What each measure of outcomes as promised falls below, and what it exceeds, with probability `level` each.
+
+    Drawn as in `expected_performance`, more often: few defaults are skewed, and least normal where the limit lies.
+    Levels below 0.002 are extrapolated by the ratio of normal quantiles.
+    """
+    ranking = Ranking(scores)
+    expected = measures(ranking, scores, scores, cut_off)
+    random = np.random.default_rng(seed)
+    drawn = [
+        measures(ranking, scores, (random.random(len(scores)) < chances).astype(np.float64), cut_off)
+        for chances in _chances(scores, calibration, random, TAIL_DRAWS)
+    ]
+    told = max(level, RAREST)
+    further = one_sided_z(level) / one_sided_z(told)
+    limits = {}
+    for name in MEASURES:
+        values = np.sort([one[name] for one in drawn])
+        values = values[np.isfinite(values)]
+        beyond = max(1, int(told * (len(values) + 1)))
+        if len(values):
+            low, high = (
+                expected[name] + further * (end - expected[name]) for end in (values[beyond - 1], values[-beyond])
+            )
+            limits[name] = (float(low), float(high))
+    return limits
+
+
+def _chances(
+    scores: Array, calibration: Matrix | None, random: np.random.Generator, draws: int = DRAWS
+) -> Iterator[Array]:
     if calibration is None:
-        yield from (scores for _ in range(DRAWS))
+        yield from (scores for _ in range(draws))
         return
     odds = log_odds(scores)
-    for intercept, slope in random.multivariate_normal([0.0, 1.0], np.array(calibration), DRAWS):
+    for intercept, slope in random.multivariate_normal([0.0, 1.0], np.array(calibration), draws):
         yield 1 / (1 + np.exp(-(intercept + slope * odds)))
 
 
@@ -120,7 +155,12 @@ def line_alarms(estimates: Mapping[str, Estimate], alarms: Alarms, of: str, pref
 def reference_alarms(
     estimates: Mapping[str, Estimate], reference: Reference, alarms: Alarms, of: str, prefix: str
 ) -> list[Raised]:
-    """Alarms where AUC fell, or the Brier score rose, against the reference by more than allowed and than chance."""
+    """
+    Alarms where AUC fell, or the Brier score rose, against the reference by more than allowed and than chance.
+
+    Chance is what happens with probability `false_alarm_rate` over the number of comparisons in a report.
+    """
+    beyond = one_sided_z(alarms.false_alarm_rate / COMPARED)
     raised = []
     for name, title, before, error, allowed, worse in (
         ("auc", "AUC", reference.auc, reference.auc_error, alarms.max_auc_drop, -1),
@@ -131,8 +171,9 @@ def reference_alarms(
             continue
         own = (now.interval[1] - now.interval[0]) / (2 * Z)
         change = worse * (now.value - before)
-        low, high = normal_interval(change, float(np.hypot(own, error)))
-        if change > allowed and low > 0:
+        both = float(np.hypot(own, error))
+        low, high = normal_interval(change, both)
+        if change > allowed and change > beyond * both:
             said = f"{title} {of} is {now.value:.3f}, on the champion's {reference.measured_on} {before:.3f}: worse by "
             raised.append(Raised(f"{prefix}_{name}_drop", said + f"{change:.3f} ({low:.3f} to {high:.3f})"))
     return raised

@@ -7,14 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cde_domain.decisions.monitoring.estimated import (
+    COMPARED,
     Estimate,
     expected_performance,
     line_alarms,
     partly_known_performance,
+    promise_limits,
     reference_alarms,
 )
 from cde_domain.decisions.monitoring.raised import Raised, as_json
-from cde_domain.decisions.monitoring.reference import Reference
+from cde_domain.decisions.monitoring.reference import Matrix, Reference
 from cde_domain.intervals import wilson
 from cde_domain.model.evaluation import Performance
 from cde_domain.model.metrics import calibration_bins
@@ -34,6 +36,10 @@ def live_performance(scores: Array, repaid: Array, reference: Reference | None, 
     what the scores promised of the very same loans, and so bears the same selection; `applicants` takes the scores'
     word for whoever has no outcome, which makes it comparable with the hold-out and with the owner's line for the AUC.
     Too few outcomes are not judged. Where all loans ended alike there is no AUC of them, and the rest is judged.
+
+    Where every loan does as its score says, a report raises an alarm with the probability `false_alarm_rate` at most
+    (Bonferroni over its five comparisons with a promise or the reference). An owner's line has no such level: whatever
+    is measured below it is told.
     """
     known = ~np.isnan(repaid)
     outcomes, own = repaid[known], scores[known]
@@ -50,12 +56,13 @@ def live_performance(scores: Array, repaid: Array, reference: Reference | None, 
     cut_off = alarms.accuracy_cut_off
     performance = Performance.of(outcomes, own)
     loans = _of_loans(performance, own, outcomes, cut_off)
-    expected = expected_performance(own, cut_off=cut_off, calibration=reference.calibration if reference else None)
+    calibration = reference.calibration if reference else None
+    expected = expected_performance(own, cut_off=cut_off, calibration=calibration)
     applicants = partly_known_performance(scores, repaid, cut_off=cut_off)
     raised = [
         *line_alarms({"accuracy": loans["accuracy"]}, alarms, OF_LOANS, "live"),
         *line_alarms({"auc": applicants["auc"]}, alarms, OF_APPLICANTS, "live"),
-        *_promise_alarms(loans, expected, alarms),
+        *_promise_alarms(loans, expected, own, calibration, alarms),
         *(reference_alarms(applicants, reference, alarms, OF_APPLICANTS, "live") if reference else ()),
     ]
     return report | {
@@ -86,8 +93,20 @@ def _of_loans(performance: Performance, scores: Array, repaid: Array, cut_off: f
     }
 
 
-def _promise_alarms(loans: Mapping[str, Estimate], expected: Mapping[str, Estimate], alarms: Alarms) -> list[Raised]:
-    """Alarms where loans did worse than their scores promised, by more than allowed and than the luck of the draw."""
+def _promise_alarms(
+    loans: Mapping[str, Estimate],
+    expected: Mapping[str, Estimate],
+    scores: Array,
+    calibration: Matrix | None,
+    alarms: Alarms,
+) -> list[Raised]:
+    """
+    Alarms where loans did worse than their scores promised, by more than allowed and than the luck of the draw.
+
+    Luck is what happens with probability `false_alarm_rate` over the number of comparisons in a report.
+    """
+    level = alarms.false_alarm_rate / COMPARED
+    limits: Mapping[str, tuple[float, float]] | None = None  # thousands of draws, which most reports do without
     raised = []
     for name, title, allowed, worse in (
         ("auc", "the AUC", alarms.max_auc_drop, -1),
@@ -99,7 +118,12 @@ def _promise_alarms(loans: Mapping[str, Estimate], expected: Mapping[str, Estima
             continue
         low, high = promised.interval
         beyond = now.value < low if worse < 0 else now.value > high
-        if beyond and worse * (now.value - promised.value) > allowed:
+        if not beyond or worse * (now.value - promised.value) <= allowed:
+            continue
+        if limits is None:
+            limits = promise_limits(scores, cut_off=alarms.accuracy_cut_off, calibration=calibration, level=level)
+        lowest, highest = limits[name]
+        if now.value < lowest if worse < 0 else now.value > highest:
             said = f"{title} {OF_LOANS} is {now.value:.3f}; their scores promised {promised.value:.3f}"
             raised.append(Raised(f"live_{name}_not_as_promised", f"{said} ({low:.3f} to {high:.3f})"))
     return raised
