@@ -2,7 +2,7 @@
 
 import itertools
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import numpy as np
 import pandas as pd
@@ -91,14 +91,16 @@ def test_a_harmful_challenger_is_stopped_at_its_first_customers(lending: Portfol
     assert what in {breach.what for breach in report.judgement.breaches}
 
 
-def after_an_even_half(lending: Portfolio, full: Model, *, seed: int = 11, drift: float = 0.0) -> ExperimentReport:
+def after_an_even_half(
+    lending: Portfolio, full: Model, *, drift: float = 0.0, now: datetime = START + 2 * WEEK
+) -> ExperimentReport:
     """A week in which the challenger is the champion's equal, then one in which it decides for everybody."""
-    of, random = terms(0.5, 1.0), np.random.default_rng(seed)
+    of, random = terms(0.5, 1.0), np.random.default_rng(11)
     drawn = traffic(of, START, 6.9, 2500, random)
     everybody = traffic(of, START + WEEK, 6.9, 2500, random, challenger=full, drift=lambda day: drift)
     wide = {"max_approval_change": 0.15, "max_score_shift": 0.2, "max_expected_bad_rate_rise": 0.15}
     rules = replace(lending.experiment, **wide)
-    return report_on(pd.concat([drawn, everybody]), replace(lending, experiment=rules), of, now=START + 2 * WEEK)
+    return report_on(pd.concat([drawn, everybody]), replace(lending, experiment=rules), of, now=now)
 
 
 @pytest.mark.parametrize(
@@ -215,6 +217,15 @@ def test_an_experiment_that_shows_nothing_ends(lending: Portfolio):
 
     assert report.judgement.verdict is Verdict.STOP
     assert report.judgement.reasons[0] == "nothing was shown in 180 days"
+
+
+def test_an_experiment_that_was_won_and_is_not_promoted_ends_too(lending: Portfolio):
+    """The gate may refuse whoever won for good, and all customers would stay with it."""
+    for days, verdict in ((179, Verdict.PROMOTE), (181, Verdict.STOP)):
+        judgement = after_an_even_half(lending, Model(), now=START + timedelta(days=days)).judgement
+
+        assert judgement.verdict is verdict
+    assert judgement.reasons == ("nothing was promoted in 180 days",)
 
 
 def test_few_customers_are_given_with_less_certainty_than_all(lending: Portfolio):

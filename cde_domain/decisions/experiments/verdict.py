@@ -12,6 +12,8 @@ from cde_domain.decisions.experiments.service import ServiceShare
 from cde_domain.decisions.experiments.slices import GroupRatio
 from cde_domain.portfolio.experiments import ExperimentRules
 
+ENDINGS = ("nothing was shown in", "nothing was promoted in")  # how the reason begins where `max_days` are over
+
 
 class Verdict(StrEnum):
     """What should be done."""
@@ -57,15 +59,16 @@ def judge(found: Findings, terms: Terms, rules: ExperimentRules, *, min_ratio: f
 
     A breached guardrail stops it. Otherwise it waits until the assignment can be believed and the step has lasted,
     and until every guardrail can be ruled out for the share of customers that comes next: before a promotion, beside
-    what the champion decided earlier too. After `max_days` it ends.
+    what the champion decided earlier too. After `max_days` it ends, whatever it has shown.
     """
     breaches = tuple(breaches_of(found, min_ratio))
     if breaches:
         return Judgement(Verdict.STOP, tuple(breach.said for breach in breaches), None, breaches)
     following = rules.after(terms.weight)
     waiting = [*_not_ready(found, terms, rules, now), *_not_cleared(found, rules, following or 1.0, following is None)]
-    if waiting and now - terms.started > timedelta(days=rules.max_days):
-        over = f"nothing was shown in {rules.max_days:g} days"
+    if now - terms.started > timedelta(days=rules.max_days):
+        # Also one that was won: what cannot be promoted would decide for everybody for ever.
+        over = f"{ENDINGS[0] if waiting else ENDINGS[1]} {rules.max_days:g} days"
         return Judgement(Verdict.STOP, (over, *waiting), None, ())
     if waiting:
         return Judgement(Verdict.HOLD, tuple(waiting), None, ())
