@@ -142,6 +142,33 @@ def test_a_challenger_that_decided_for_everybody_from_the_start_is_compared_with
     assert "no customers to compare with yet" in judgement.reasons
 
 
+@pytest.mark.parametrize(("champion", "challenger"), [(0.05, 0.0), (0.94, 1.0)])
+def test_a_challenger_that_approves_nobody_or_everybody_is_stopped_however_near_the_champion_is(
+    lending: Portfolio, champion: float, challenger: float
+):
+    """The change is within what is tolerated; the portfolio's alarms bound the rate itself."""
+    decisions = week(customers=2000, champion=Model(approves=champion), challenger=Model(approves=challenger))
+
+    judgement = report_on(decisions, lending).judgement
+
+    assert judgement.verdict is Verdict.STOP
+    assert [breach.what for breach in judgement.breaches] == ["approval_rate"]
+    assert f"the challenger approves {challenger:.1%} of" in judgement.reasons[0]
+
+
+def test_not_all_customers_are_given_before_a_rate_like_that_is_ruled_out(lending: Portfolio):
+    """Some of them are: whether 4 % are approved or 1 % is hard to see on three hundred."""
+    few = week(customers=600, champion=Model(approves=0.05), challenger=Model(approves=0.04))
+    wide = {"max_approval_change": 0.3, "max_score_shift": 0.5, "max_expected_bad_rate_rise": 0.9}
+    verdicts = []
+    for ramp in ((0.5, 0.6), (0.5, 1.0)):
+        rules = replace(lending.experiment, ramp=ramp, max_fallback_rise=0.5, **wide)
+        verdicts.append(report_on(few, replace(lending, experiment=rules)).judgement)
+
+    assert [one.verdict for one in verdicts] == [Verdict.RAMP, Verdict.HOLD]
+    assert "a rate out of it cannot be ruled out" in verdicts[1].reasons[0]
+
+
 def test_loans_that_fail_more_often_stop_it_once_their_outcomes_are_mature(lending: Portfolio):
     """The scores promised the same; only outcomes can tell."""
     decisions = week(customers=4000, challenger=Model(fails=0.35))
@@ -309,6 +336,21 @@ def test_within_a_minute_of_a_change_either_weight_may_be_followed(lending: Port
     assert of_experiment(late, of)["step"].eq(-1).all()
     assert report_on(late, lending, of).assignment.strayed == 0
     assert report_on(soon, lending, of).assignment.to_champion > 50
+
+
+def test_a_ratio_that_is_not_the_declared_one_is_told_in_numbers(lending: Portfolio):
+    """Two thirds of the challenger's customers were lost on the way, and no decision strayed."""
+    decisions = week(customers=2000)
+    lost = (decisions["variant"] == "challenger") & (np.random.default_rng(1).random(len(decisions)) < 2 / 3)
+    kept = decisions[~lost]
+    by_challenger = int((kept["variant"] == "challenger").sum())
+
+    assignment = report_on(kept, lending).assignment
+
+    assert assignment.strayed == 0
+    (said,) = assignment.doubts
+    share = f"{by_challenger} of {len(kept)} customers ({by_challenger / len(kept):.1%})"
+    assert said.startswith(f"{share} were first decided by the challenger, where 50.0% were declared: p ")
 
 
 @pytest.mark.parametrize(("share", "found"), [(0.5, False), (0.44, True)])

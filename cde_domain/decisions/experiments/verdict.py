@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from cde_domain.decisions.experiments.assignment import Assignment
 from cde_domain.decisions.experiments.cohort import Terms
+from cde_domain.decisions.experiments.level import ApprovalLevel
 from cde_domain.decisions.experiments.measures import Comparison
 from cde_domain.decisions.experiments.service import ServiceShare
 from cde_domain.decisions.experiments.slices import GroupRatio
@@ -38,6 +39,7 @@ class Findings:
 
     assignment: Assignment
     comparisons: Sequence[Comparison]
+    level: ApprovalLevel | None
     groups: Sequence[GroupRatio]
     service: Sequence[ServiceShare]
     decided_in_step: int
@@ -85,6 +87,8 @@ def breaches_of(found: Findings, min_ratio: float) -> list[Breach]:
         for one in found.comparisons
         if one.breached
     ]
+    if found.level is not None and found.level.breached:
+        breaches.append(Breach("approval_rate", str(found.level)))
     breaches += [
         Breach(
             "fairness",
@@ -134,6 +138,8 @@ def _not_cleared(found: Findings, rules: ExperimentRules, exposure: float, promo
                 f"{one.title}: {_difference(one)}, so that more than {one.bound:.3g} cannot be ruled out for "
                 f"{exposure:.0%} of the customers"
             )
+    if exposure == 1 and found.level is not None and not found.level.cleared:
+        waiting.append(f"{found.level}, so that a rate out of it cannot be ruled out")
     return waiting
 
 
