@@ -89,10 +89,7 @@ def alarms_of(report: ExperimentReport) -> list[dict[str, Any]]:
         reasons = {breach.what: breach.said for breach in judgement.breaches} or {"over": "; ".join(judgement.reasons)}
         told += [{"what": what, "said": said, "retrains": False} for what, said in reasons.items()]
     if not report.assignment.trusted:
-        said = (
-            f"{report.assignment.strayed} of {report.assignment.decisions} decisions by another variant than declared"
-        )
-        told.append({"what": "assignment", "said": said, "retrains": False})
+        told.append({"what": "assignment", "said": "; ".join(report.assignment.doubts), "retrains": False})
     return told
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from cde_assets.experiments.truth import Due, Nothing, due
+from cde_assets.experiments.truth import PLATFORM, Due, Nothing, due
 from cde_checks.judgement import metadata_of
 from cde_domain.portfolio import Portfolio
 from cde_resources.releases import ReleasesResource
@@ -78,7 +78,7 @@ def moving(settings: Settings, lending: Portfolio) -> Callable[[dg.OpExecutionCo
             context.log.info(action.why if isinstance(action, Nothing) else f"{action.experiment} is to be promoted")
             return
         try:
-            entry = move(action, releases, by=f"dagster:{context.run_id}")
+            entry = move(action, releases, by=f"{PLATFORM}{context.run_id}")
         except ExperimentConflictError as moved_on:
             context.log.info(f"nothing was done: {moved_on}")
             return

@@ -6,6 +6,7 @@ from typing import Any
 
 import dagster as dg
 
+from cde_assets.experiments.barred import barred, tried
 from cde_assets.experiments.participant import ParticipantError, participant_of
 from cde_assets.experiments.truth import running
 from cde_assets.metadata import OWNERS
@@ -34,8 +35,8 @@ def challenger_experiment(
     The latest challenger in an experiment: it decides for the first share of the portfolio's ramp.
 
     Refuses whatever a promotion would refuse, as `cde experiment start` does. Starts nothing where no champion decides,
-    while an experiment runs, or where this very challenger was in one before: what was stopped is not tried again
-    without a person.
+    while an experiment runs, where this very challenger was in one before, or where a guardrail stopped its policy in
+    one: what was stopped is not tried again without a person.
     """
     store = releases.store()
     if why := idle(store, releases):
@@ -43,9 +44,9 @@ def challenger_experiment(
     case = examine(context.instance, portfolio, releases)
     if case.refusals or case.pack is None or case.bundle is None:
         raise refuse(case.refusals, "no experiment was started")
-    if why := tried(store, case.bundle):
-        return dg.MaterializeResult(metadata={"started": False, "why": why, "challenger": case.bundle})
     lending = portfolio.load()
+    if why := tried(store, case.bundle) or barred(store, lending):
+        return dg.MaterializeResult(metadata={"started": False, "why": why, "challenger": case.bundle})
     entry = start(store, case, portfolio, releases, by=f"dagster:{context.run_id}")
     return dg.MaterializeResult(
         metadata={
@@ -66,21 +67,6 @@ def idle(store: ReleaseStore, releases: ReleasesResource) -> str | None:
     current = store.experiments.current()
     if current is not None:
         return f"{running(releases) or current.experiment} runs, and one runs at a time"
-    return None
-
-
-def tried(store: ReleaseStore, bundle: str) -> str | None:
-    """Why this challenger is not for an experiment; None if it is."""
-    champion = store.ledger.current()
-    if champion is not None and champion.bundle == bundle:
-        return "the latest challenger is the champion"
-    entries = store.experiments.entries()
-    for entry in entries:
-        if entry.challenger is not None and entry.challenger.bundle == bundle:
-            end = next((e for e in entries if e.experiment == entry.experiment and not e.running), entry)
-            return (
-                f"it was in {entry.experiment} before ({end.reason or 'stopped'}); start it again with cde experiment"
-            )
     return None
 
 

@@ -11,10 +11,15 @@ from datetime import datetime
 from typing import Any, Literal
 
 from cde_domain.decisions.experiments.cohort import Step, Terms
-from cde_domain.decisions.experiments.verdict import Verdict
+from cde_domain.decisions.experiments.verdict import ENDINGS, Verdict
 from cde_resources.releases import ReleasesResource
 from cde_serving.experiments import ExperimentEntry
 from cde_serving.ledger import LedgerEntry
+
+PLATFORM = "dagster:"  # by whom what a run did is signed
+
+PROMOTED = "promoted by entry"
+REPLACED = "the champion that it was compared with decides no longer"
 
 
 @dataclass(frozen=True)
@@ -96,14 +101,20 @@ def due(
         return Nothing("no challenger is in an experiment")
     about = (current.experiment, current.sequence, current.challenger.bundle)
     if ledger and ledger[-1].bundle == current.challenger.bundle:
-        return Due("stop", *about, reason=f"promoted by entry {ledger[-1].sequence} of the ledger")
+        return Due("stop", *about, reason=f"{PROMOTED} {ledger[-1].sequence} of the ledger")
     start = next(entry for entry in entries if entry.experiment == current.experiment)
     champion = champion_of(start, ledger)
     if not ledger or champion is None or champion.sequence != ledger[-1].sequence:
-        return Due("stop", *about, reason="the champion that it was compared with decides no longer")
+        return Due("stop", *about, reason=REPLACED)
     if report.get("experiment") != current.experiment or report.get("entry") != current.sequence:
         return Nothing(f"{current.experiment} waits for a report about its weight of {current.weight:.0%}")
     return _asked(current, about, report, automatic=automatic)
+
+
+def ended_by_guardrail(entry: ExperimentEntry) -> bool:
+    """Whether the platform ended an experiment on a breach: for none of the other reasons that it ends one for."""
+    by_itself = entry.action == "stop" and entry.by.startswith(PLATFORM)
+    return by_itself and not entry.reason.startswith((PROMOTED, REPLACED, *ENDINGS))
 
 
 def _asked(

@@ -135,6 +135,9 @@ def test_customers_decided_by_the_wrong_variant_are_an_alarm(branch: Branch):
 
     assert said["verdict"] == "hold"
     assert [one["what"] for one in said["alarms"]] == ["assignment"]
+    assert (
+        "customers (0.0%) were first decided by the challenger, where 50.0% were declared" in said["alarms"][0]["said"]
+    )
     assert passed["assignment_is_as_declared"] is False
     assert "by the champion were the challenger's" in told["assignment_is_as_declared"]
 

@@ -2,7 +2,7 @@
 
 import itertools
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import numpy as np
 import pandas as pd
@@ -91,14 +91,16 @@ def test_a_harmful_challenger_is_stopped_at_its_first_customers(lending: Portfol
     assert what in {breach.what for breach in report.judgement.breaches}
 
 
-def after_an_even_half(lending: Portfolio, full: Model, *, seed: int = 11, drift: float = 0.0) -> ExperimentReport:
+def after_an_even_half(
+    lending: Portfolio, full: Model, *, drift: float = 0.0, now: datetime = START + 2 * WEEK
+) -> ExperimentReport:
     """A week in which the challenger is the champion's equal, then one in which it decides for everybody."""
-    of, random = terms(0.5, 1.0), np.random.default_rng(seed)
+    of, random = terms(0.5, 1.0), np.random.default_rng(11)
     drawn = traffic(of, START, 6.9, 2500, random)
     everybody = traffic(of, START + WEEK, 6.9, 2500, random, challenger=full, drift=lambda day: drift)
     wide = {"max_approval_change": 0.15, "max_score_shift": 0.2, "max_expected_bad_rate_rise": 0.15}
     rules = replace(lending.experiment, **wide)
-    return report_on(pd.concat([drawn, everybody]), replace(lending, experiment=rules), of, now=START + 2 * WEEK)
+    return report_on(pd.concat([drawn, everybody]), replace(lending, experiment=rules), of, now=now)
 
 
 @pytest.mark.parametrize(
@@ -138,6 +140,33 @@ def test_a_challenger_that_decided_for_everybody_from_the_start_is_compared_with
 
     assert judgement.verdict is Verdict.HOLD
     assert "no customers to compare with yet" in judgement.reasons
+
+
+@pytest.mark.parametrize(("champion", "challenger"), [(0.05, 0.0), (0.94, 1.0)])
+def test_a_challenger_that_approves_nobody_or_everybody_is_stopped_however_near_the_champion_is(
+    lending: Portfolio, champion: float, challenger: float
+):
+    """The change is within what is tolerated; the portfolio's alarms bound the rate itself."""
+    decisions = week(customers=2000, champion=Model(approves=champion), challenger=Model(approves=challenger))
+
+    judgement = report_on(decisions, lending).judgement
+
+    assert judgement.verdict is Verdict.STOP
+    assert [breach.what for breach in judgement.breaches] == ["approval_rate"]
+    assert f"the challenger approves {challenger:.1%} of" in judgement.reasons[0]
+
+
+def test_not_all_customers_are_given_before_a_rate_like_that_is_ruled_out(lending: Portfolio):
+    """Some of them are: whether 4 % are approved or 1 % is hard to see on three hundred."""
+    few = week(customers=600, champion=Model(approves=0.05), challenger=Model(approves=0.04))
+    wide = {"max_approval_change": 0.3, "max_score_shift": 0.5, "max_expected_bad_rate_rise": 0.9}
+    verdicts = []
+    for ramp in ((0.5, 0.6), (0.5, 1.0)):
+        rules = replace(lending.experiment, ramp=ramp, max_fallback_rise=0.5, **wide)
+        verdicts.append(report_on(few, replace(lending, experiment=rules)).judgement)
+
+    assert [one.verdict for one in verdicts] == [Verdict.RAMP, Verdict.HOLD]
+    assert "a rate out of it cannot be ruled out" in verdicts[1].reasons[0]
 
 
 def test_loans_that_fail_more_often_stop_it_once_their_outcomes_are_mature(lending: Portfolio):
@@ -215,6 +244,15 @@ def test_an_experiment_that_shows_nothing_ends(lending: Portfolio):
 
     assert report.judgement.verdict is Verdict.STOP
     assert report.judgement.reasons[0] == "nothing was shown in 180 days"
+
+
+def test_an_experiment_that_was_won_and_is_not_promoted_ends_too(lending: Portfolio):
+    """The gate may refuse whoever won for good, and all customers would stay with it."""
+    for days, verdict in ((179, Verdict.PROMOTE), (181, Verdict.STOP)):
+        judgement = after_an_even_half(lending, Model(), now=START + timedelta(days=days)).judgement
+
+        assert judgement.verdict is verdict
+    assert judgement.reasons == ("nothing was promoted in 180 days",)
 
 
 def test_few_customers_are_given_with_less_certainty_than_all(lending: Portfolio):
@@ -298,6 +336,21 @@ def test_within_a_minute_of_a_change_either_weight_may_be_followed(lending: Port
     assert of_experiment(late, of)["step"].eq(-1).all()
     assert report_on(late, lending, of).assignment.strayed == 0
     assert report_on(soon, lending, of).assignment.to_champion > 50
+
+
+def test_a_ratio_that_is_not_the_declared_one_is_told_in_numbers(lending: Portfolio):
+    """Two thirds of the challenger's customers were lost on the way, and no decision strayed."""
+    decisions = week(customers=2000)
+    lost = (decisions["variant"] == "challenger") & (np.random.default_rng(1).random(len(decisions)) < 2 / 3)
+    kept = decisions[~lost]
+    by_challenger = int((kept["variant"] == "challenger").sum())
+
+    assignment = report_on(kept, lending).assignment
+
+    assert assignment.strayed == 0
+    (said,) = assignment.doubts
+    share = f"{by_challenger} of {len(kept)} customers ({by_challenger / len(kept):.1%})"
+    assert said.startswith(f"{share} were first decided by the challenger, where 50.0% were declared: p ")
 
 
 @pytest.mark.parametrize(("share", "found"), [(0.5, False), (0.44, True)])

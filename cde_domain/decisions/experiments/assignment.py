@@ -53,9 +53,24 @@ class Assignment:
 
     @property
     def trusted(self) -> bool:
-        """Whether what the experiment found can be believed: at most one decision in a hundred strayed."""
-        ratio_holds = self.p_value is None or self.p_value >= UNTRUSTED_P
-        return ratio_holds and self.strayed <= UNTRUSTED_SHARE * self.decisions
+        """Whether what the experiment found can be believed."""
+        return not self.doubts
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why it cannot: more than one decision in a hundred strayed, or the ratio is not the declared one."""
+        doubts = []
+        if self.strayed > UNTRUSTED_SHARE * self.decisions:
+            doubts.append(f"{self.strayed} of {self.decisions} decisions by another variant than declared")
+        if self.p_value is not None and self.p_value < UNTRUSTED_P:
+            drawn = [ratio for ratio in self.ratios if 0 < ratio.weight < 1]
+            customers, taken = (sum(getattr(one, name) for one in drawn) for name in ("customers", "by_challenger"))
+            declared = sum(one.weight * one.customers for one in drawn) / customers
+            doubts.append(
+                f"{taken} of {customers} customers ({taken / customers:.1%}) were first decided by the challenger, "
+                f"where {declared:.1%} were declared: p {self.p_value:.2g}"
+            )
+        return tuple(doubts)
 
 
 def examine_assignment(decided: pd.DataFrame, first: pd.DataFrame, terms: Terms) -> Assignment:

@@ -45,9 +45,9 @@ MEASURES = (
     ),
     Measure("bad_rate", "share of approved loans not repaid", lambda rules: rules.max_bad_rate_rise, "rise"),
 )
-# These twice (beside customers drawn at the same time, and beside earlier ones), fairness, and the service's errors and
-# latency share alpha.
-GUARDRAILS = 2 * len(MEASURES) + 3
+# These twice (beside customers drawn at the same time, and beside earlier ones), the share approved at all, fairness,
+# and the service's errors and latency share alpha.
+GUARDRAILS = 2 * len(MEASURES) + 4
 AT_FULL_WEIGHT = "_at_full_weight"
 
 

@@ -17,6 +17,7 @@ from cde_domain.decisions.experiments.cohort import (
     first_decisions,
     of_experiment,
 )
+from cde_domain.decisions.experiments.level import ApprovalLevel, approval_level
 from cde_domain.decisions.experiments.measures import GUARDRAILS, Comparison, approval_plan, compare, outcomes_of
 from cde_domain.decisions.experiments.power import PowerPlan
 from cde_domain.decisions.experiments.service import Counters, ServiceShare, service_shares
@@ -59,6 +60,7 @@ class ExperimentReport:
     steps: tuple[StepRow, ...]
     assignment: Assignment
     comparisons: tuple[Comparison, ...]
+    level: ApprovalLevel | None
     groups: tuple[GroupRatio, ...]
     service: tuple[ServiceShare, ...]
     slices: tuple[Slice, ...]
@@ -102,7 +104,8 @@ def experiment_report_of(
     groups = tuple(group_ratios(first, lending.protected, share))
     service = tuple(service_shares(counters, rules, share))
     in_step = first["by_challenger"].to_numpy(dtype=bool) & (first["step"] == len(terms.steps) - 1).to_numpy()
-    found = Findings(assignment, comparisons, groups, service, int(in_step.sum()))
+    level = approval_level(first, lending.alarms, share)
+    found = Findings(assignment, comparisons, level, groups, service, int(in_step.sum()))
     return ExperimentReport(
         experiment=terms.experiment,
         entry=terms.entry,
@@ -116,6 +119,7 @@ def experiment_report_of(
         steps=tuple(_steps(first, terms)),
         assignment=assignment,
         comparisons=comparisons,
+        level=level,
         groups=groups,
         service=service,
         slices=tuple(slices_of(both, parts_of(both, features, rules.segments))),

@@ -7,10 +7,13 @@ from enum import StrEnum
 
 from cde_domain.decisions.experiments.assignment import Assignment
 from cde_domain.decisions.experiments.cohort import Terms
+from cde_domain.decisions.experiments.level import ApprovalLevel
 from cde_domain.decisions.experiments.measures import Comparison
 from cde_domain.decisions.experiments.service import ServiceShare
 from cde_domain.decisions.experiments.slices import GroupRatio
 from cde_domain.portfolio.experiments import ExperimentRules
+
+ENDINGS = ("nothing was shown in", "nothing was promoted in")  # how the reason begins where `max_days` are over
 
 
 class Verdict(StrEnum):
@@ -36,6 +39,7 @@ class Findings:
 
     assignment: Assignment
     comparisons: Sequence[Comparison]
+    level: ApprovalLevel | None
     groups: Sequence[GroupRatio]
     service: Sequence[ServiceShare]
     decided_in_step: int
@@ -57,15 +61,16 @@ def judge(found: Findings, terms: Terms, rules: ExperimentRules, *, min_ratio: f
 
     A breached guardrail stops it. Otherwise it waits until the assignment can be believed and the step has lasted,
     and until every guardrail can be ruled out for the share of customers that comes next: before a promotion, beside
-    what the champion decided earlier too. After `max_days` it ends.
+    what the champion decided earlier too. After `max_days` it ends, whatever it has shown.
     """
     breaches = tuple(breaches_of(found, min_ratio))
     if breaches:
         return Judgement(Verdict.STOP, tuple(breach.said for breach in breaches), None, breaches)
     following = rules.after(terms.weight)
     waiting = [*_not_ready(found, terms, rules, now), *_not_cleared(found, rules, following or 1.0, following is None)]
-    if waiting and now - terms.started > timedelta(days=rules.max_days):
-        over = f"nothing was shown in {rules.max_days:g} days"
+    if now - terms.started > timedelta(days=rules.max_days):
+        # Also one that was won: what cannot be promoted would decide for everybody for ever.
+        over = f"{ENDINGS[0] if waiting else ENDINGS[1]} {rules.max_days:g} days"
         return Judgement(Verdict.STOP, (over, *waiting), None, ())
     if waiting:
         return Judgement(Verdict.HOLD, tuple(waiting), None, ())
@@ -82,6 +87,8 @@ def breaches_of(found: Findings, min_ratio: float) -> list[Breach]:
         for one in found.comparisons
         if one.breached
     ]
+    if found.level is not None and found.level.breached:
+        breaches.append(Breach("approval_rate", str(found.level)))
     breaches += [
         Breach(
             "fairness",
@@ -131,6 +138,8 @@ def _not_cleared(found: Findings, rules: ExperimentRules, exposure: float, promo
                 f"{one.title}: {_difference(one)}, so that more than {one.bound:.3g} cannot be ruled out for "
                 f"{exposure:.0%} of the customers"
             )
+    if exposure == 1 and found.level is not None and not found.level.cleared:
+        waiting.append(f"{found.level}, so that a rate out of it cannot be ruled out")
     return waiting
 
 
