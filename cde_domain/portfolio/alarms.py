@@ -17,8 +17,8 @@ class Alarms:
     champion promised and raises an alarm only where chance does not explain it too: `max_auc_drop`, `max_brier_rise`
     and `max_bad_rate_rise`. `min_approval_rate` and `max_approval_rate` bound the share approved, and
     `max_approval_rate_change` how far it may move from the champion's on the loan book (None: any distance); they too
-    must be crossed by more than chance. `min_adverse_impact_ratio` is asked of live decisions, and must be missed by more
-    than chance too.
+    must be crossed by more than chance. `min_adverse_impact_ratio` is asked of live decisions, and must
+    be missed by more than chance too.
 
     `false_alarm_rate` is the probability, at most, that chance alone raises an alarm in one report: about drift where
     nothing has drifted, about groups where every ratio is the least one or more, about performance where loans do as
