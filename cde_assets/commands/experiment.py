@@ -8,7 +8,9 @@ import typer
 from cde_assets.commands.common import PortfolioOption, choose, os_user, told_no
 
 if TYPE_CHECKING:
+    from cde_resources.releases import ReleasesResource
     from cde_serving.experiments import ExperimentEntry
+    from cde_serving.settings import Settings
 
 app = typer.Typer(name="experiment", no_args_is_help=True, help="Let a challenger decide for a share of the customers.")
 
@@ -37,10 +39,13 @@ def start(
     def started() -> "ExperimentEntry":
         entrants = Entrants(settings, releases)
         champion = releases.store().ledger.current()
+        participant = entrants.challenger(challenger) if challenger is not None else None
+        if participant is not None:
+            typer.echo(_planned(settings, releases, participant.evidence, weight))
         return releases.store().experiments.start(
             name,
             portfolio=releases.portfolio,
-            challenger=entrants.challenger(challenger) if challenger is not None else None,
+            challenger=participant,
             weight=weight,
             shadows=tuple(entrants.shadow(one) for one in shadow or []),
             by=os_user(),
@@ -92,6 +97,22 @@ def show(portfolio: PortfolioOption = None) -> None:
     if current is None:
         raise told_no("No experiment runs: the champion decides alone.")
     _tell(current)
+
+
+def _planned(settings: "Settings", releases: "ReleasesResource", evidence: str, weight: float) -> str:
+    """How many customers the experiment needs; a plan that cannot be made keeps nothing from starting."""
+    from cde_assets.experiments.planning import planned, told
+    from cde_resources.portfolio import PortfolioResource
+    from cde_serving.evidence import verify_pack
+
+    if not 0 < weight < 1:
+        return f"No plan: nobody is drawn at a weight of {weight:.0%}."
+    clock = str(settings.clock_file) if settings.clock_file else None
+    portfolio = PortfolioResource(reference=settings.portfolio, state=str(settings.home), clock_file=clock)
+    try:
+        return told(planned(portfolio, verify_pack(releases.store().evidence / evidence, releases.trusted()), weight))
+    except (OSError, ValueError, KeyError) as error:
+        return f"No plan: {error}"
 
 
 def _tell_signed(append: Callable[[], "ExperimentEntry"]) -> None:

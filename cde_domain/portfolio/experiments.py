@@ -25,7 +25,8 @@ class ExperimentRules:
     The challenger decides for the shares of customers in `ramp`, one after the other; after the last it is promoted.
     It stays at each for at least `min_days` days and `min_decisions` of its own customers, and for `max_days` in all:
     an experiment that is not promoted by then ends. An experiment without any harm is stopped with a probability of
-    at most `alpha`, however often it is looked at; `power` is what its size is planned for.
+    at most `alpha`, however often it is looked at, as long as applicants do not change once the challenger decides for
+    everybody; `power` is what its size is planned for.
 
     From `max_approval_change` to `max_score_shift` are the guardrails, differences between the variants on the same
     population: of the share that is approved (in either direction), that does not repay, that ends in a fallback, that

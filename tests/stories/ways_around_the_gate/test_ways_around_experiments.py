@@ -1,5 +1,6 @@
 """An experiment is no way around the gate: a challenger needs all that a promotion needs before anybody is decided."""
 
+import re
 from pathlib import Path
 
 from cde_serving.plan import PlanFollower
@@ -19,6 +20,9 @@ def test_the_latest_challenger_takes_part_once_the_gate_is_open(lender: Lender, 
 
     assert 0 == status, said
     assert "decides for 5.0% of customers" in said
+    assert re.search(
+        r"approved \(hold-out\): [\d,]+ customers are needed to find a change of 10.0% with power 80%; [\d,]+ to", said
+    )
     follower = PlanFollower(lender.store)
     plan = follower.plan
     follower.close()
