@@ -9,7 +9,7 @@ from datetime import UTC
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from cde_domain.clock import Clock, utc_now
 from cde_serving.signed_log import SignedEntry, SignedLog, SignedLogError
@@ -165,7 +165,11 @@ class ExperimentLog:
                 kept = {"portfolio", "experiment", "challenger", "shadows", "compared_with"}
                 running = chain[-1][0].model_dump(mode="json", include=kept)
             at = self._clock().astimezone(UTC).isoformat().replace("+00:00", "Z")
-            return self._log.append(chain, {"at": at, **running, **stated}, key)[0]
+            try:
+                return self._log.append(chain, {"at": at, **running, **stated}, key)[0]
+            except ValidationError as error:
+                wrong = "; ".join(f"{one['loc'][0]}: {one['msg']}" for one in error.errors(include_url=False))
+                raise ExperimentError(wrong) from error
 
 
 def _can_follow(entry: ExperimentEntry, chain: list[tuple[ExperimentEntry, str]]) -> None:

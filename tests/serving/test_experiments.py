@@ -89,9 +89,13 @@ class TestExperimentLog:
     @pytest.mark.parametrize("weight", [-0.1, 1.1, float("nan")])
     def test_a_weight_is_a_share(self, releases: Releases, bundles: Bundles, weight: float) -> None:
         """Nothing is written that no reader would take."""
-        with pytest.raises((ExperimentError, ValueError)):
+        with pytest.raises(ExperimentError, match="weight: "):
             start(releases, bundles[1], weight)
         assert () == releases.store.experiments.entries()
+
+    def test_a_name_that_cannot_be_one_is_refused_in_a_sentence(self, releases: Releases, bundles: Bundles) -> None:
+        with pytest.raises(ExperimentError, match="experiment: String should match"):
+            start(releases, bundles[1], 0.1, name="Bad Name")
 
     def test_nobody_takes_part_in_nothing(self, releases: Releases, bundles: Bundles) -> None:
         """An experiment has a challenger or shadows, and a weight only with a challenger."""
