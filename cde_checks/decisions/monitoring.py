@@ -31,7 +31,7 @@ def population_is_as_trained(drift_report: dict[str, Any]) -> dg.AssetCheckResul
 
 @dg.asset_check(asset="drift_report")
 def live_fairness_holds(drift_report: dict[str, Any]) -> dg.AssetCheckResult:
-    """No group of a gating attribute is approved clearly less often than four fifths of the most approved one."""
+    """No group of a gating attribute is approved less often than four fifths of another, by more than chance."""
     raised = [one for one in drift_report["alarms"] if _is_fairness(one)]
     collected = drift_report.get("attributes", [])
     return _holds(drift_report, raised, {"attributes": ", ".join(one["attribute"] for one in collected) or "none"})

@@ -17,11 +17,14 @@ class Alarms:
     champion promised and raises an alarm only where chance does not explain it too: `max_auc_drop`, `max_brier_rise`
     and `max_bad_rate_rise`. `min_approval_rate` and `max_approval_rate` bound the share approved, and
     `max_approval_rate_change` how far it may move from the champion's on the loan book (None: any distance); they too
-    must be crossed by more than chance. `min_adverse_impact_ratio` is asked of live decisions.
+    must be crossed by more than chance. `min_adverse_impact_ratio` is asked of live decisions, and must
+    be missed by more than chance too.
 
-    One drift report in which nothing has drifted raises an alarm with the probability `false_alarm_rate` at most,
-    whatever the number of features and decisions; a population stability index below `min_psi` is never an alarm,
-    however many decisions show it.
+    `false_alarm_rate` is the probability, at most, that chance alone raises an alarm in one report: about drift where
+    nothing has drifted, about groups where every ratio is the least one or more, about performance where loans do as
+    their scores say; each whatever the number of features, groups or decisions. An owner's line and the bounds of the
+    share approved have no part in it; these are held to their 95 % interval. A population stability index below
+    `min_psi` is never an alarm, however many decisions show it.
 
     Reports look at `window_days` days, those about outcomes at the `outcome_window_days` youngest whose outcomes are
     mature, and judge from `min_decisions` decisions or `min_outcomes` outcomes on. `retrain_cooldown_days` is how long

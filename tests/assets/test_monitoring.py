@@ -300,7 +300,7 @@ def test_few_decisions_are_not_judged(monitor: Monitor, lender: tuple[TinyLoans,
 
 
 def test_loans_that_all_defaulted_are_an_alarm(monitor: Monitor, lender: tuple[TinyLoans, Path]):
-    monitor.promote(lender[1], tracked=True)
+    monitor.promote(lender[1])
     matrix, repaid = _applicants()
     monitor.record(matrix, np.zeros(len(repaid)))
 
@@ -310,7 +310,6 @@ def test_loans_that_all_defaulted_are_an_alarm(monitor: Monitor, lender: tuple[T
     assert not run.checks["live_performance_holds"][0]
     assert "live_bad_rate_not_as_promised" in {one["what"] for one in told["alarms"]}
     assert told["bad_rate"] == 1.0
-    assert str(told["mlflow_run"]).startswith("http")
 
 
 def test_before_the_first_promotion_there_is_nothing_to_judge_and_no_failure(monitor: Monitor):
