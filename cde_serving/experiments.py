@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from rfc8785 import FloatDomainError
 
 from cde_domain.clock import Clock, utc_now
 from cde_serving.signed_log import SignedEntry, SignedLog, SignedLogError
@@ -170,6 +171,8 @@ class ExperimentLog:
             except ValidationError as error:
                 wrong = "; ".join(f"{one['loc'][0]}: {one['msg']}" for one in error.errors(include_url=False))
                 raise ExperimentError(wrong) from error
+            except FloatDomainError as error:
+                raise ExperimentError(f"weight: {error}") from error
 
 
 def _can_follow(entry: ExperimentEntry, chain: list[tuple[ExperimentEntry, str]]) -> None:
