@@ -100,7 +100,7 @@ def check_alert(watcher: Watcher, evaluation: dg.AssetCheckEvaluation, *, ends_e
     stood_by = ENDS if ends_experiment else "Nothing: the check stops no run. A person has to look."
     return Alert(
         key=f"check_failed:{asset}:{evaluation.check_name}",
-        title=f"{asset}: not true that it {evaluation.check_name.replace('_', ' ')}",
+        title=f"{asset}: the check '{evaluation.check_name.replace('_', ' ')}' failed",
         what=evaluation.description or "The check failed.",
         where=asset_link(watcher.settings, evaluation.asset_key, check=evaluation.check_name),
         did=(
