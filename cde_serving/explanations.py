@@ -18,6 +18,7 @@ from cde_domain.decisions.review import OVERRULING
 from cde_domain.lime_surrogate import SAMPLES, lime_surrogate
 from cde_domain.release import Bundle
 from cde_serving.answers import Answer, Explanation
+from cde_serving.garbage import keep_what_is_loaded
 from cde_serving.records.replay import matrix_of
 from cde_serving.warming import warm_lime
 
@@ -96,7 +97,7 @@ class Explainer:
 
     def warm(self) -> None:
         """Load what explains while the service answers already; who asks for an explanation meanwhile waits for it."""
-        self._threads.submit(warm_lime)
+        self._threads.submit(_warm)
 
     async def explain(
         self,
@@ -183,3 +184,8 @@ def _full(bundle: Bundle, features: Mapping[str, float | str | None], decision_i
     order = np.argsort(-np.array(model.importance), kind="stable").tolist()
     importance = {model.feature_names[place]: model.importance[place] for place in order}
     return {"lime": lime, "importance": importance or None, "unavailable": tuple(unavailable)}
+
+
+def _warm() -> None:
+    warm_lime()
+    keep_what_is_loaded()

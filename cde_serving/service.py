@@ -1,7 +1,6 @@
 """The credit decision service under BentoML: `bentoml serve cde_serving.service:CreditDecisionService`."""
 
 import asyncio
-import gc
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +16,7 @@ from cde_serving.app import create_app
 from cde_serving.decision_log import DecisionLog
 from cde_serving.enrichment import Bureau, Enricher
 from cde_serving.follower import ReleaseFollower
+from cde_serving.garbage import keep_what_is_loaded
 from cde_serving.kill_switch import KillSwitch
 from cde_serving.logs import configure_logging, take_over_servers_log
 from cde_serving.metrics import Metrics
@@ -137,9 +137,7 @@ class CreditDecisionService:
         configure_logging(settings.log_level)
         self._scorer = await asyncio.to_thread(open_scorer, settings)
         _Front.app = create_app(self._scorer, settings.access_log)
-        # What is loaded now stays: full collections that walk it were the slowest answers.
-        gc.collect()
-        gc.freeze()
+        keep_what_is_loaded()
         if settings.warm_explanations == "on":
             self._scorer.explainer.warm()
 
