@@ -171,7 +171,7 @@ class Alerter:
 
     @contextmanager
     def _in_use(self, channel: Channel) -> Iterator[bool]:
-        """Whether the channel is this thread's alone for now; one of a process that was killed is free again."""
+        """Whether nobody else tells this channel while the block lasts; the lock of a killed process is released."""
         with self._path.with_suffix(f".{channel.name}.lock").open("a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
