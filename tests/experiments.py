@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from cde_domain.portfolio import Portfolio
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
 CHAMPION, CHALLENGER = "a" * 64, "b" * 64
+WEEK = timedelta(days=7)
 NO_LABELS = pd.DataFrame({"decision_id": pd.Series(dtype=object), "repaid": pd.Series(dtype=bool)})
 
 
@@ -81,6 +83,27 @@ def outcomes(decisions: pd.DataFrame) -> pd.DataFrame:
     """What became of the approved loans, all of it known."""
     approved = decisions[decisions["decision"] == "APPROVED"]
     return pd.DataFrame({"decision_id": approved["decision_id"], "repaid": ~approved["failed"].astype(bool)})
+
+
+HALF = terms(0.5)
+
+
+def week(seed: int = 0, customers: int = 2000, of: Terms = HALF, **models: Model) -> pd.DataFrame:
+    """The decisions of an experiment's first week."""
+    return traffic(of, START, 6.9, customers, np.random.default_rng(seed), **models)
+
+
+def report_on(
+    decisions: pd.DataFrame,
+    lending: Portfolio,
+    of: Terms = HALF,
+    labelled: pd.DataFrame = NO_LABELS,
+    *,
+    now: datetime = START + WEEK,
+    **more: Any,
+) -> ExperimentReport:
+    """What is said of an experiment, after its first week unless another time is given."""
+    return experiment_report_of(decisions, labelled, of, lending, now=now, **more)
 
 
 def run_its_course(

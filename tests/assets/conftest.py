@@ -10,7 +10,7 @@ import pytest
 
 from tests.assets.bank import Bank
 from tests.assets.branch import write_watched_loans
-from tests.support import TinyLoans
+from tests.support import TinyLoans, write_tiny_bundle, write_tiny_loans
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +30,14 @@ def instance_on_disk(empty_instance: Path, tmp_path: Path) -> Iterator[dg.Dagste
     folder = Path(shutil.copytree(empty_instance, tmp_path / "dagster"))
     with dg.DagsterInstance.local_temp(str(folder)) as instance:
         yield instance
+
+
+@pytest.fixture(scope="module")
+def lender(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TinyLoans, Path]]:
+    """The small portfolio, and a bundle of it."""
+    tiny = write_tiny_loans(tmp_path_factory.mktemp("lender"))
+    yield tiny, write_tiny_bundle(tiny, tmp_path_factory.mktemp("models"), seed=1)
+    sys.path.remove(str(tiny.folder))
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,6 @@
 """`batch_scores`: a day's applications scored by the promoted champion, in Dagster, on real files."""
 
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from cde_assets.definitions import BATCH_JOB, build_definitions
 from cde_checks.decisions.batch import compare
 from cde_serving.settings import Settings
 from tests.serving.helpers import Releases, releases_in
-from tests.support import NAME, REFERENCE, TinyLoans, write_tiny_bundle, write_tiny_loans
+from tests.support import NAME, REFERENCE, TinyLoans
 
 DAY = "2026-03-01"
 
@@ -45,13 +43,6 @@ class Office:
     @property
     def scores(self) -> Path:
         return self.folder / "scores" / f"{DAY}.parquet"
-
-
-@pytest.fixture(scope="module")
-def lender(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TinyLoans, Path]]:
-    tiny = write_tiny_loans(tmp_path_factory.mktemp("lender"))
-    yield tiny, write_tiny_bundle(tiny, tmp_path_factory.mktemp("models"), seed=1)
-    sys.path.remove(str(tiny.folder))
 
 
 @pytest.fixture

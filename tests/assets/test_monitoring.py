@@ -1,7 +1,5 @@
 """The reports on decisions in Dagster: real recorded tables, a promoted champion with its evidence, MLflow."""
 
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -37,7 +35,7 @@ from cde_serving.evidence import Enclosure, write_pack
 from cde_serving.settings import Settings
 from tests.assets.branch import Branch, checked
 from tests.serving.helpers import Releases, releases_in
-from tests.support import NAME, REFERENCE, TinyLoans, training_rows, write_tiny_bundle, write_tiny_loans
+from tests.support import NAME, REFERENCE, TinyLoans, training_rows
 
 YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
 REPORTS = ("drift_report", "estimated_performance", "live_performance")
@@ -171,13 +169,6 @@ class Monitor:
 def _write(path: Path, table: pa.Table) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path)
-
-
-@pytest.fixture(scope="module")
-def lender(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TinyLoans, Path]]:
-    tiny = write_tiny_loans(tmp_path_factory.mktemp("lender"))
-    yield tiny, write_tiny_bundle(tiny, tmp_path_factory.mktemp("models"), seed=1)
-    sys.path.remove(str(tiny.folder))
 
 
 @pytest.fixture

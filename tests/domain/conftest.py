@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from cde_domain.decisions.engine import DecisionEngine
+from cde_domain.portfolio import Portfolio
 from cde_domain.release import load_bundle
 from tests.support import TinyLoans, write_tiny_bundle, write_tiny_loans
 
@@ -12,6 +13,11 @@ from tests.support import TinyLoans, write_tiny_bundle, write_tiny_loans
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyLoans:
     return write_tiny_loans(tmp_path_factory.mktemp("lender"))
+
+
+@pytest.fixture(scope="session")
+def lending(tiny: TinyLoans) -> Portfolio:
+    return tiny.portfolio
 
 
 @pytest.fixture(scope="session")

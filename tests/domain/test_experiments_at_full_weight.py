@@ -13,15 +13,7 @@ from cde_domain.decisions.experiments.measures import MEASURES, comparison_of
 from cde_domain.decisions.experiments.report import ExperimentReport, experiment_report_of
 from cde_domain.decisions.experiments.verdict import Verdict
 from cde_domain.portfolio import ExperimentRules, Portfolio
-from tests.experiments import NO_LABELS, START, Model, terms, traffic
-from tests.support import TinyLoans
-
-WEEK = timedelta(days=7)
-
-
-@pytest.fixture(scope="module")
-def lending(tiny: TinyLoans) -> Portfolio:
-    return tiny.portfolio
+from tests.experiments import NO_LABELS, START, WEEK, Model, terms, traffic
 
 
 def after_an_even_half(
