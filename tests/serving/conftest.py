@@ -112,9 +112,9 @@ def written(log_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
         engine.dispose()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(tiny: TinyLoans, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server for the session, started with nothing promoted."""
+    """One server for a file's tests, started with nothing promoted."""
     server = start_server(tiny, tmp_path_factory.mktemp("server"))
     yield server
     server.kill()
