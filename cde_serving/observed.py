@@ -138,7 +138,7 @@ async def _in_time(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> 
 def _answer_to(error: Exception) -> Response:
     """What is answered where an app raised an exception."""
     if isinstance(error, ClientDisconnect):
-        return GONE  # nobody is left to read it, but BentoML waits for an answer to begin
+        return GONE  # nobody is left to read it: it is counted
     if isinstance(error, OutOfTimeError):
         return BODY_LATE if isinstance(error, BodyLateError) else OUT_OF_TIME
     log.error("request failed", error=type(error).__name__, at=places(error.__traceback__))

@@ -72,7 +72,7 @@ def test_a_server_decides_nothing_for_a_client_that_left(server: Server) -> None
 
 @pytest.mark.slow
 def test_clients_that_left_before_their_bodies_ended_hold_up_no_stop(tiny: TinyLoans, tmp_path: Path) -> None:
-    """BentoML waits ten seconds for each answer that does not begin."""
+    """The service waits for the answers that it began, and these are none."""
     server = start_server(tiny, tmp_path)
     head = f"POST {SCORE} HTTP/1.1\r\nHost: desk\r\nAuthorization: Bearer {server.key}\r\n"
     for _ in range(3):
