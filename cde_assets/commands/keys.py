@@ -40,7 +40,9 @@ def create(
     except LogUnavailableError as error:
         raise told_no(f"Not created: {error}", err=True) from error
     until = f" until {key.expires_at[:10]}" if key.expires_at else ""
-    typer.echo(f"Key {key.key_id} of the tenant {tenant} may {key.granted.replace(' ', ', ')}{until}.", err=True)
+    may = key.granted.replace(" ", ", ")
+    service = settings.portfolio_name()
+    typer.echo(f"Key {key.key_id} of the tenant {tenant} may {may} at the service of {service}{until}.", err=True)
     typer.echo("It is shown this once; it counts within a second:", err=True)
     typer.echo(token)  # alone on standard output, so that a shell can keep it in a variable
 

@@ -11,7 +11,7 @@ from cde_assets.api_keys import access_hint, key_for_a_moment
 from cde_assets.cli import app
 from cde_serving.service import open_scorer
 from cde_serving.settings import Settings
-from tests.support import REFERENCE, TinyLoans
+from tests.support import NAME, REFERENCE, TinyLoans
 
 Type = Callable[..., Result]
 CREATE = ("create", "--tenant", "acme", "--scope", "score", "--scope", "read")
@@ -37,6 +37,11 @@ def test_a_created_key_opens_the_service(typed: Type, tmp_path: Path) -> None:
     assert 0 == result.exit_code
     assert key is not None
     assert ("acme", "score read", "9/second", "core banking") == (key.tenant, key.granted, key.rate, key.name)
+
+
+def test_who_makes_a_key_is_told_whose_service_it_opens(typed: Type) -> None:
+    """A key for the portfolio that was not meant is otherwise noticed at the service's 401."""
+    assert f"at the service of {NAME}" in typed(*CREATE).stderr
 
 
 def test_the_list_shows_every_key_and_no_secret(typed: Type) -> None:
