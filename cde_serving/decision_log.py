@@ -12,7 +12,7 @@ from cde_serving.records.checkpoints import CheckpointFile
 from cde_serving.records.database import LogUnavailableError, open_engines, open_reader
 from cde_serving.records.follow_ups import FollowUp, FollowUpStore
 from cde_serving.records.record import ErasedError, Event, Record
-from cde_serving.records.schema import vault
+from cde_serving.records.schema import records, vault
 from cde_serving.records.store import RecordStore
 from cde_serving.records.vault import MasterKey, VaultError
 from cde_serving.records.writer import Earlier, KeyInProgressError, LogBusyError, Writer
@@ -39,19 +39,20 @@ class KeyReusedError(ValueError):
 
 class DecisionLog:
     """
-    Decisions in a SQL database: what is personal encrypted, each record chained to the one before.
+    A portfolio's decisions in a SQL database: what is personal encrypted, each record chained to the one before.
 
     With `hasty_reads`, as a service needs, a database that does not answer fails a read after some seconds; a program
     that looks through the whole log waits.
 
     Raises:
-        LogUnavailableError: the database cannot be opened, does not flush commits, or was written with another master
-            key.
+        LogUnavailableError: the database cannot be opened, does not flush commits, was written with another master
+            key, or is another portfolio's.
     """
 
     def __init__(
         self,
         url: str,
+        portfolio: str,
         master: MasterKey,
         checkpoints: CheckpointFile,
         clock: Clock = utc_now,
@@ -61,7 +62,7 @@ class DecisionLog:
     ) -> None:
         self.master = master
         self._write_engine, self.read_engine = open_engines(url, hasty_reads=hasty_reads)
-        _claim(self._write_engine, master)
+        _claim(self._write_engine, portfolio, master)
         self.store = RecordStore(self.read_engine, master)
         self.follow_ups = FollowUpStore(self.read_engine, master)
         self.writer = Writer(self._write_engine, master, checkpoints, clock, queue_limit)
@@ -82,7 +83,7 @@ class DecisionLog:
         except (VaultError, SignatureError) as error:
             raise LogUnavailableError(f"the decision log cannot be opened: {error}") from error
         checkpoints = CheckpointFile(settings.checkpoints_file(name), key)
-        return cls(settings.log_url(name), master, checkpoints, clock, hasty_reads=hasty_reads)
+        return cls(settings.log_url(name), name, master, checkpoints, clock, hasty_reads=hasty_reads)
 
     @classmethod
     def open_existing(cls, settings: Settings, name: str) -> Self:
@@ -197,8 +198,13 @@ class DecisionLog:
         self.read_engine.dispose()
 
 
-def _claim(engine: Engine, master: MasterKey) -> None:
-    """Refuse another master key than the log's own: its decisions could not be read nor its customers matched."""
+def _claim(engine: Engine, portfolio: str, master: MasterKey) -> None:
+    """
+    Refuse another master key than the log's own, and another portfolio.
+
+    With another key its decisions could not be read nor its customers matched. Another portfolio would answer for this
+    one: the same customer has one key in a log, and an idempotency key one answer.
+    """
     with engine.begin() as connection:
         known = connection.execute(sa.select(vault.c.master_key)).scalar()
         if known is None:
@@ -206,4 +212,12 @@ def _claim(engine: Engine, master: MasterKey) -> None:
         elif known != master.id:
             raise LogUnavailableError(
                 f"the decision log was written with the master key {known}, but CDE_MASTER_KEY names {master.id}"
+            )
+        anothers = sa.exists().where(records.c.portfolio != portfolio)
+        connection.execute(sa.update(vault).where(vault.c.portfolio.is_(None), ~anothers).values(portfolio=portfolio))
+        owner = connection.execute(sa.select(vault.c.portfolio)).scalar() or "other portfolios"
+        if owner != portfolio:
+            raise LogUnavailableError(
+                f"the database holds the decision log of {owner}: give {portfolio} a database of its own "
+                "(CDE_DECISION_LOG_URL)"
             )

@@ -108,4 +108,5 @@ vault = sa.Table(
     metadata,
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("master_key", sa.String(16), nullable=False),
+    sa.Column("portfolio", sa.String(64)),  # whose log it is; null until it is opened by a version that asks
 )

@@ -95,13 +95,13 @@ def releases_in(folder: Path, keys: Path | None = None) -> Releases:
     return Releases(ReleaseStore(folder, keys / "signing.pub"), key)
 
 
-def open_log(folder: Path, url: str | None = None, **settings: Any) -> DecisionLog:
+def open_log(folder: Path, url: str | None = None, portfolio: str = NAME, **settings: Any) -> DecisionLog:
     """A decision log with its keys and checkpoints in a folder, and its database too unless a URL is given."""
     master = MasterKey.open(folder / "master.key", create=True)
     key = open_signing_key(folder / "log.pem", folder / "log.pub", create=True)
     checkpoints = CheckpointFile(folder / "checkpoints.jsonl", key)
     url = url or f"sqlite:///{folder / 'decisions.sqlite'}"
-    return DecisionLog(url, master, checkpoints, **{"clock": lambda: NOON, **settings})
+    return DecisionLog(url, portfolio, master, checkpoints, **{"clock": lambda: NOON, **settings})
 
 
 def issue_key(log: DecisionLog, *scopes: str, **options: Any) -> str:

@@ -9,8 +9,9 @@ from alembic.migration import MigrationContext
 
 from cde_serving.decision_log import LogUnavailableError
 from cde_serving.records.schema import metadata
-from tests.serving.helpers import open_log
+from tests.serving.helpers import RECORD, open_log
 from tests.serving.written_log import RECORDS, Written
+from tests.support import NAME
 
 
 def test_the_migrations_make_the_tables_that_the_code_uses(written: Written) -> None:
@@ -42,3 +43,32 @@ def test_another_master_key_is_refused(written: Written, log_url: str) -> None:
 
     with pytest.raises(LogUnavailableError, match="master key"):
         open_log(written.folder, log_url)
+
+
+def test_another_portfolio_is_refused(written: Written, log_url: str) -> None:
+    """It would answer an idempotency key, tell of a decision and erase a customer that are not its own."""
+    with pytest.raises(LogUnavailableError, match=f"log of {NAME}: give car_loans a database of its own"):
+        open_log(written.folder, log_url, portfolio="car_loans")
+
+    open_log(written.folder, log_url).close()
+
+
+def test_a_log_that_does_not_say_whose_it_is_belongs_to_the_portfolio_of_all_its_records(
+    written: Written, log_url: str
+) -> None:
+    """One that several portfolios wrote to is opened by none of them."""
+    vault = metadata.tables["vault"]
+    with written.engine.begin() as connection:
+        connection.execute(sa.update(vault).values(portfolio=None))
+    with pytest.raises(LogUnavailableError, match="log of other portfolios"):
+        open_log(written.folder, log_url, portfolio="car_loans")
+
+    open_log(written.folder, log_url, portfolio=RECORD.portfolio).close()
+    with written.engine.begin() as connection:
+        assert RECORD.portfolio == connection.execute(sa.select(vault.c.portfolio)).scalar_one()
+
+        connection.execute(sa.update(vault).values(portfolio=None))
+        connection.execute(sa.text("UPDATE records SET portfolio = 'car_loans' WHERE sequence = 1"))
+    for name in (RECORD.portfolio, "car_loans"):
+        with pytest.raises(LogUnavailableError, match="log of other portfolios"):
+            open_log(written.folder, log_url, portfolio=name)
