@@ -43,17 +43,7 @@ def scoring_server(settings: Settings, what: str, port: int) -> Server:
     # holds the port, and nobody answers.
     os.environ.pop("BENTOML_CONTAINERIZED", None)
     host = settings.host
-    command = [
-        program("bentoml"),
-        "serve",
-        what,
-        "--host",
-        host,
-        "--port",
-        str(port),
-        "--timeout-graceful-shutdown",
-        "20",
-    ]
+    command = [program("bentoml"), "serve", what, "--host", host, "--port", str(port)]
     return Server(
         name="scoring service",
         command=command,

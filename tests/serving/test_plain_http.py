@@ -1,4 +1,4 @@
-"""What a client offers beside its request: other protocols and trailers, over real connections."""
+"""What a client does beside asking: it offers other protocols and trailers, never ends, or takes no answer."""
 
 import contextlib
 import json
@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from cde_serving.plain_http import LEAVING_SECONDS
 from tests.serving.helpers import SCORE, Server, start_server
 from tests.support import TinyLoans
 
@@ -114,6 +115,50 @@ def test_a_key_in_a_trailer_lets_nobody_in(deciding: Server, tiny: TinyLoans) ->
     assert [200, 200] == statuses(answers(deciding, (head(deciding.key) + chunked + trailer) * 2, most=2))
     found = deciding.client.get("/api/v1/credit/decisions", headers={"Idempotency-Key": "behind"})
     assert 404 == found.status_code
+
+
+ENDLESS = {
+    "fields": (b"GET /health HTTP/1.1\r\n", b"X-Filler: " + b"a" * 4000 + b"\r\n"),
+    "one field": (b"GET /health HTTP/1.1\r\nX-Filler: ", b"a" * 4000),
+    "address": (b"GET /health?", b"a" * 4000),
+    "second head": (HEALTH + b"GET /health HTTP/1.1\r\n", b"X-Filler: " + b"a" * 4000 + b"\r\n"),
+    "trailer": (
+        b"POST /nowhere HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n",
+        b"X-Filler: " + b"a" * 4000 + b"\r\n",
+    ),
+}
+
+
+@pytest.mark.parametrize(("beginning", "more"), ENDLESS.values(), ids=ENDLESS)
+def test_what_never_ends_is_not_kept_in_memory(server: Server, beginning: bytes, more: bytes) -> None:
+    """A head or a trailer of 300 MB was kept whole, from anybody and without a key."""
+    sent = 0
+    with (
+        socket.create_connection(("127.0.0.1", server.port), timeout=5) as client,
+        contextlib.suppress(ConnectionError),
+    ):
+        client.sendall(beginning)
+        while sent < 100_000_000:
+            client.sendall(more)
+            sent += len(more)
+
+    assert sent < 30_000_000  # what the kernels of both ends hold
+
+
+@pytest.mark.slow
+def test_a_client_that_takes_no_answer_holds_up_no_stop(tiny: TinyLoans, tmp_path: Path) -> None:
+    """The chain's end is signed and the process ends, though megabytes wait to be read."""
+    server = start_server(tiny, tmp_path)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", server.port))
+        client.sendall(b"GET /docs/assets/swagger-ui-bundle.js HTTP/1.1\r\nHost: desk\r\n\r\n" * 10)
+        time.sleep(1)
+        server.process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+
+        assert 0 == server.process.wait(timeout=60)
+        assert time.monotonic() - began < LEAVING_SECONDS + 6
 
 
 @pytest.mark.slow
