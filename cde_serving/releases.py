@@ -69,6 +69,21 @@ class ReleaseStore:
             raise BundleError(f"bundle {digest[:12]} is of {bundle.portfolio.name}, but was promoted for {portfolio}")
         return bundle
 
+    def named_bundles(self) -> set[str]:
+        """
+        The digests of all bundles that were ever promoted or in an experiment, and so may be loaded.
+
+        Whoever can write a log of decisions, or a table made from it, must not choose which code runs: these logs are
+        signed.
+
+        Raises:
+            LedgerError, ExperimentError: a log is damaged.
+        """
+        named = {entry.bundle for entry in self.ledger.entries()}
+        for entry in self.experiments.entries():
+            named |= {one.bundle for one in (entry.challenger, *entry.shadows) if one}
+        return named
+
     def roll_back(self, to: str | None, *, key: SigningKey, by: str, reason: str = "") -> LedgerEntry:
         """
         Make an earlier champion current again: the one before the current one, or that whose digest starts with `to`.

@@ -109,7 +109,7 @@ def simulation_of(asked: Asked, portfolio: Portfolio, store: ReleaseStore, now: 
             f"no decisions of {asked.first} to {asked.last} have been read from the log: "
             "materialise `decisions` for those days, or run the job `monitor`"
         )
-    known = _signed_bundles(store)
+    known = store.named_bundles()
     model = _load(_chosen(asked.bundle, known), portfolio, store) if asked.bundle else None
     deciders = _deciders(set(decisions["bundle"]) & known, portfolio, store)
     engines = {digest: bundle.engine for digest, bundle in deciders.items()}
@@ -151,14 +151,6 @@ def _day_notes(asked: Asked, home: Path) -> list[str]:
     asked_for = (asked.last - asked.first).days + 1
     few = ", ".join(map(str, absent[:NAMED_DAYS])) + (" ..." if len(absent) > NAMED_DAYS else "")
     return [f"{len(absent)} of {asked_for} days are not recorded and were passed over: {few}"]
-
-
-def _signed_bundles(store: ReleaseStore) -> set[str]:
-    """What may run: whoever can write a table must not choose which code is loaded, so a signed log names it."""
-    named = {entry.bundle for entry in store.ledger.entries()}
-    for entry in store.experiments.entries():
-        named |= {one.bundle for one in (entry.challenger, *entry.shadows) if one}
-    return named
 
 
 def _chosen(digest: str, known: Collection[str]) -> str:

@@ -15,9 +15,10 @@ from pydantic import create_model
 from cde_domain.application import Actionable, field
 from cde_domain.decisions.engine import DecisionEngine
 from cde_serving import batch, deciding, explanations
+from cde_serving.experiments import Participant
 from cde_serving.kill_switch import turn
 from cde_serving.records.replay import Replayer
-from tests.serving.helpers import SCORE, Desk, Releases, wait_for
+from tests.serving.helpers import EVIDENCE, SCORE, Desk, Releases, wait_for
 from tests.support import NAME
 
 DECISIONS = "/api/v1/credit/decisions"
@@ -231,6 +232,24 @@ def test_a_retired_model_still_explains_until_its_bundle_is_gone(
     desk.scorer.releases.refresh()
     shutil.rmtree(releases.store.bundles / bundles[1].name)
     assert 409 == again(desk, other, "full").status_code
+
+
+def test_a_challengers_decision_is_explained_before_anybody_promotes_it(
+    desk: Desk, releases: Releases, bundles: tuple[Path, Path]
+):
+    shutil.copytree(bundles[1], releases.store.bundles / bundles[1].name)
+    challenger = Participant(bundle=bundles[1].name, evidence=EVIDENCE)
+    releases.store.experiments.start(
+        "autumn", portfolio=NAME, challenger=challenger, weight=1.0, by="test", key=releases.key
+    )
+    plan = desk.scorer.plan
+    assert plan is not None
+    wait_for(lambda: plan.plan.weight == 1.0, 2)
+
+    answered = ask(desk, "full").json()
+
+    assert "challenger" == answered["variant"]
+    assert answered["explanation"] == again(desk, answered["decision_id"], "full").json()["explanation"]
 
 
 def test_an_explanation_of_what_is_unknown_is_404_and_of_no_kind_422(desk: Desk):
