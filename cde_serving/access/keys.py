@@ -36,7 +36,7 @@ class ApiKey:
     A key without its secret. Times are ISO 8601 in UTC.
 
     `digest` is the keyed hash of the secret and of all that the key grants: whoever can write the database can neither
-    make a key nor widen one. It is None once the key is revoked, so that nothing brings the key back.
+    make a key nor widen one. It is None once the key is revoked; only an old copy of the row brings the key back.
     """
 
     key_id: str

@@ -64,24 +64,28 @@ class Rates:
 
     def _seconds(self, rate: RateLimitItem, key: ApiKey) -> int:
         resets_at = self._limiter.get_window_stats(rate, key.key_id).reset_time
-        return max(1, math.ceil(resets_at - time.time()))
+        return max(1, math.ceil(resets_at - time.monotonic()))
 
 
 class _Windows(Storage):
-    """Counts in memory; the library's own storage starts a thread every ten milliseconds to forget old ones."""
+    """
+    Counts in memory; the library's own storage starts a thread every ten milliseconds to forget old ones.
+
+    Windows end by `time.monotonic`: a clock that is set back would keep one open until it has caught up.
+    """
 
     STORAGE_SCHEME = None
 
     def __init__(self) -> None:
         super().__init__()
-        self._windows: dict[str, tuple[float, int]] = {}  # its end, in seconds since 1970, and the count so far
+        self._windows: dict[str, tuple[float, int]] = {}  # its end, in seconds, and the count so far
 
     @property
     def base_exceptions(self) -> type[Exception]:
         return OSError
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
-        now = time.time()
+        now = time.monotonic()
         ends, count = self._windows.get(key, (0.0, 0))
         if ends <= now:
             ends, count = now + expiry, 0
@@ -90,10 +94,10 @@ class _Windows(Storage):
 
     def get(self, key: str) -> int:
         ends, count = self._windows.get(key, (0.0, 0))
-        return count if ends > time.time() else 0
+        return count if ends > time.monotonic() else 0
 
     def get_expiry(self, key: str) -> float:
-        return self._windows.get(key, (time.time(), 0))[0]
+        return self._windows.get(key, (time.monotonic(), 0))[0]
 
     def check(self) -> bool:
         return True

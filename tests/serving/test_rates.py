@@ -1,6 +1,9 @@
 """How often a key may ask."""
 
+import time
+
 import httpx
+import pytest
 
 from cde_serving.access.keys import rate_of
 from tests.serving.asking import ask, let_in
@@ -50,6 +53,14 @@ class TestRates:
         key = let_in(desk, issue_key(desk.scorer.log, "read", rate="1/second"))
 
         wait_for(lambda: ask(desk, key).status_code == 429, 1)
+        wait_for(lambda: ask(desk, key).status_code == 404, 2)
+
+    def test_a_clock_that_is_set_back_locks_nobody_out(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The window would stay open until the clock has caught up."""
+        key = let_in(desk, issue_key(desk.scorer.log, "read", rate="1/second"))
+        wait_for(lambda: ask(desk, key).status_code == 429, 1)
+        monkeypatch.setattr(time, "time", lambda: 1.0)
+
         wait_for(lambda: ask(desk, key).status_code == 404, 2)
 
     def test_a_rate_is_written_as_people_write_it(self) -> None:
