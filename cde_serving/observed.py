@@ -31,8 +31,9 @@ INTERNAL_ERROR = json_response(500, {"detail": "Internal error"})
 OUT_OF_TIME = json_response(
     504,
     {
-        "detail": f"Not answered within {ANSWER_SECONDS:.0f} seconds. Whether it was recorded is not known: "
-        "ask GET /api/v1/credit/decisions with the same Idempotency-Key, or send the same request again under it"
+        "detail": f"Not answered within {ANSWER_SECONDS:.0f} seconds. Whether it was recorded is not known: send the "
+        "same request again under its Idempotency-Key, which records nothing twice. Of a single application "
+        "GET /api/v1/credit/decisions with that key tells too"
     },
     {"retry-after": "1"},
 )

@@ -106,6 +106,17 @@ def test_what_need_not_be_kept_any_more_is_shredded_with_the_request(log: Decisi
     assert 1 == asyncio.run(eraser(log, calendar).erase("customer-1")).shredded
 
 
+def test_the_law_keeps_a_customers_decisions_from_the_last_one_on(log: DecisionLog, calendar: Calendar) -> None:
+    """One key seals them all, so that the first is kept as long as the last."""
+    calendar.now += 60 * DAY
+    asyncio.run(log.record(numbered(4)))
+
+    erasure = asyncio.run(eraser(log, calendar).erase("customer-1"))
+
+    assert erasure.erase_after is not None
+    assert calendar.now + 100 * DAY == datetime.fromisoformat(erasure.erase_after)
+
+
 def test_a_restricted_customer_can_be_erased_now(log: DecisionLog, calendar: Calendar) -> None:
     """The officer may find that no duty applies after all."""
     asyncio.run(eraser(log, calendar).erase("customer-1"))

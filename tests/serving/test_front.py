@@ -42,7 +42,7 @@ def test_applications_pass_by_bentomls_layers_and_probes_go_through_them(monkeyp
     async def answers() -> list[str]:
         await bento({"type": "lifespan"}, receive, send)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(bento), base_url="http://desk") as client:
-            return [(await client.get(path)).text for path in ("/api/v1/credit/score", "/livez")]
+            return [(await client.get(path)).text for path in ("/api/v1/credit/score", "/livez", "/livezX", "/livez/x")]
 
-    assert ["decided", "alive"] == asyncio.run(answers())
+    assert ["decided", "alive", "decided", "decided"] == asyncio.run(answers())
     assert ["lifespan", "/livez"] == seen
