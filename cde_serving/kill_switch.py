@@ -1,5 +1,11 @@
-"""The kill switch: whether decisions are taken automatically, as the decision log's last event about it says."""
+"""
+The kill switch: whether decisions are taken automatically, as the decision log's last event about it says.
 
+Each event names the one that it follows, so that a stop holds also where the resumption before it was recorded by a
+machine whose clock is ahead. Of events that follow the same one, and of those of earlier versions, the later counts.
+"""
+
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -19,36 +25,47 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.5
 STALE_SECONDS = 2.0
+EVENTS = 20  # that are looked at: what follows an event is among the newest, but for some clocks that are ahead
 
-_last = (
-    sa.select(records.c.kind, records.c.recorded_at, records.c.decided_by, records.c.reason_codes)
+_newest = (
+    sa.select(
+        records.c.record_id,
+        records.c.kind,
+        records.c.recorded_at,
+        records.c.decided_by,
+        records.c.reason_codes,
+        records.c.about,
+    )
     .where(
         sa.text("kind IN ('stop_auto', 'resume_auto')"),  # as in the index: SQLite compares the words
         records.c.portfolio == sa.bindparam("of_portfolio"),
     )
     .order_by(records.c.recorded_at.desc(), records.c.kind.desc())  # of two at one moment the stop counts
-    .limit(1)
+    .limit(EVENTS)
 )
 
 
 @dataclass(frozen=True)
 class SwitchState:
-    """Whether automatic decisions are stopped, and since when, by whom and why."""
+    """Whether automatic decisions are stopped, since when, by whom and why, and which event says so."""
 
     stopped: bool = False
     since: str | None = None
     by: str | None = None
     reason: str = ""
+    event: str | None = None
 
 
 def read_switch(engine: Engine, portfolio: str) -> SwitchState:
     """The state that the log of a portfolio gives."""
     with engine.connect() as connection:
-        last = connection.execute(_last, {"of_portfolio": portfolio}).first()
-    if last is None:
+        events = connection.execute(_newest, {"of_portfolio": portfolio}).all()
+    if not events:
         return SwitchState()
+    followed = {event.about for event in events}
+    last = next(event for event in events if event.record_id not in followed)
     reasons = msgspec.json.decode(last.reason_codes) if last.reason_codes else [""]
-    return SwitchState(last.kind == "stop_auto", last.recorded_at, last.decided_by, reasons[0])
+    return SwitchState(last.kind == "stop_auto", last.recorded_at, last.decided_by, reasons[0], last.record_id)
 
 
 class KillSwitch:
@@ -97,4 +114,5 @@ async def turn(
     Raises:
         LogBusyError, LogUnavailableError: it could not be recorded, so it does not hold.
     """
-    await log.note(Event.of(kind, clock(), portfolio=portfolio, by=by, reason=reason))
+    before = await asyncio.to_thread(read_switch, log.read_engine, portfolio)
+    await log.note(Event.of(kind, clock(), portfolio=portfolio, by=by, reason=reason, follows=before.event))

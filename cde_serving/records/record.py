@@ -111,6 +111,7 @@ class Event:
 
     `customer` is the token, or the id of the API key, whose `row` a creation adds; empty where nobody in particular is
     meant. A restriction keeps the data `keep_days` after the last decision; an erasure shreds what is kept no longer.
+    `follows` is the event that a stop or a resumption puts an end to.
     """
 
     record_id: str
@@ -123,6 +124,7 @@ class Event:
     keep_days: int = 0
     tenant: str = DEFAULT_TENANT
     row: Mapping[str, str | None] | None = None
+    follows: str | None = None
 
     @classmethod
     def of(cls, kind: Kind, moment: datetime, **details: Any) -> Self:

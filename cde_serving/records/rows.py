@@ -142,4 +142,5 @@ def event_row(event: Event, now: str, keys: Mapping[str, str | None]) -> dict[st
         "customer": event.customer,
         "decided_by": event.by,
         "reason_codes": None if about is None else _json(about).decode(),
+        "about": event.follows,
     }

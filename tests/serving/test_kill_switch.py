@@ -1,20 +1,24 @@
 """Tests for `cde stop-auto` and `cde resume-auto`: nothing is decided automatically while they say so."""
 
+import asyncio
 import time
 from collections.abc import Iterator
+from contextlib import closing
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from cde_assets.cli import app
-from cde_serving.kill_switch import KillSwitch, SwitchState, read_switch
+from cde_serving.kill_switch import KillSwitch, SwitchState, read_switch, turn
 from cde_serving.records.database import open_reader
 from cde_serving.records.replay import Replayer
 from cde_serving.records.store import RecordStore
 from cde_serving.records.vault import MasterKey
-from tests.serving.helpers import SCORE, wait_for
+from tests.serving.helpers import NOON, SCORE, open_log, wait_for
 from tests.serving.test_log_faults import Desk, running
 from tests.support import NAME, REFERENCE, TinyLoans
 
@@ -93,6 +97,22 @@ def test_there_is_nothing_to_stop_without_a_log(
     assert 1 == status
     assert "Not stopped: there is no decision log" in said
     assert not list((tmp_path / "hmoe").rglob("*.sqlite"))
+
+
+def test_a_stop_holds_against_a_resumption_of_a_clock_that_is_ahead(log_url: str, tmp_path: Path) -> None:
+    """Whoever presses the switch is not asked whose clock is right."""
+
+    def turned(kind: Literal["stop_auto", "resume_auto"], moment: datetime) -> bool:
+        with closing(open_log(tmp_path, log_url, clock=lambda: moment)) as log:
+            asyncio.run(turn(log, NAME, kind, by="person:officer", clock=lambda: moment))
+            return read_switch(log.read_engine, NAME).stopped
+
+    ahead = NOON + timedelta(hours=1)
+    assert turned("stop_auto", NOON)
+    assert not turned("resume_auto", ahead)
+    assert turned("stop_auto", NOON)
+    assert not turned("resume_auto", NOON)
+    assert turned("stop_auto", ahead)
 
 
 def test_a_switch_that_cannot_be_read_stops_after_two_seconds() -> None:
