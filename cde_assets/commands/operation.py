@@ -77,7 +77,9 @@ def _turn_switch(portfolio: str | None, kind: Literal["stop_auto", "resume_auto"
     except (LogBusyError, LogUnavailableError) as error:
         raise told_no(f"Not {'stopped' if stops else 'resumed'}: {error}") from error
     if state.stopped is not stops:
-        raise told_no(f"Recorded, but an event of {state.since} counts for later: compare the clocks of the machines")
+        raise told_no(
+            f"Recorded, but {state.by} turned it the other way at the same moment: look at /ready and try again"
+        )
     if stops:
         typer.echo(f"Stopped: within 2 s every decision of {name} goes to MANUAL_REVIEW, until `cde resume-auto`.")
     else:
