@@ -31,7 +31,8 @@ def key_issuer(
 def known_keys(settings: Settings) -> list[ApiKey]:
     """Every key, also those that no longer count; none where there is no log yet."""
     try:
-        engine = open_reader(settings.log_url(settings.portfolio_name()))
+        name = settings.portfolio_name()
+        engine = open_reader(settings.log_url(name), name)
     except LogUnavailableError:
         return []
     try:

@@ -41,7 +41,7 @@ def erase_due(settings: Settings, portfolio: Portfolio) -> Callable[[dg.OpExecut
         from cde_serving.records.database import open_reader
 
         try:
-            open_reader(settings.log_url(portfolio.name)).dispose()
+            open_reader(settings.log_url(portfolio.name), portfolio.name).dispose()
         except LogUnavailableError as none:
             context.log.info(str(none))
             return

@@ -103,7 +103,7 @@ def _facts(
 ) -> tuple[dict[str, list[Fact]], list[Hit]]:
     name = portfolio.name
     url, key_file = settings.log_url(name), settings.master_key_file()
-    engine = open_reader(url)
+    engine = open_reader(url, name)
     try:
         master = MasterKey.open(key_file, create=False)
         records = RecordStore(engine, master)

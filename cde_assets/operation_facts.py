@@ -28,7 +28,7 @@ ENOUGH_REPLAYED = 200  # what DEC-02 asks for; fewer are no verdict
 UNSEALED = 20_000  # the newest; all would take hours of a large log
 GRACE = timedelta(days=2)  # what is due is shredded once a day
 
-# What a decision without an idempotency key, and a chain's first, has none of; `about` is for what follows it.
+# What a decision without an idempotency key, and a chain's first, has none of; `about` names another record.
 _OPTIONAL = ("idempotency", "fingerprint", "previous", "about")
 
 _decisions = records.c.kind == "decision"

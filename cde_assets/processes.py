@@ -12,7 +12,7 @@ from typing import Self
 
 import httpx
 
-GRACE_SECONDS = 15.0
+GRACE_SECONDS = 30.0  # the service gives clients twelve seconds, and its log nine
 
 
 class ServerError(RuntimeError):

@@ -44,6 +44,7 @@ def scoring_server(settings: Settings, what: str, port: int) -> Server:
     os.environ.pop("BENTOML_CONTAINERIZED", None)
     host = settings.host
     command = [program("bentoml"), "serve", what, "--host", host, "--port", str(port)]
+    command += ["--timeout-graceful-shutdown", "20"]  # also for a connection that is made while the service ends
     return Server(
         name="scoring service",
         command=command,

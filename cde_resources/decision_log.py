@@ -56,9 +56,10 @@ class DecisionLogResource(dg.ConfigurableResource):
         The log, closed again afterwards.
 
         Raises:
-            LogUnavailableError: there is none yet, it cannot be reached, or its master key cannot be read.
+            LogUnavailableError: there is none yet, it cannot be reached, it is another portfolio's, or its master key
+                cannot be read.
         """
-        engine = open_reader(self.url)
+        engine = open_reader(self.url, self.portfolio)
         try:
             try:
                 master = MasterKey.open(Path(self.master_key), create=False)

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Engine
 
 from cde_domain.clock import Clock, utc_now
 from cde_serving.records.checkpoints import CheckpointFile
-from cde_serving.records.database import LogUnavailableError, open_engines, open_reader
+from cde_serving.records.database import LogUnavailableError, open_engines, open_reader, refuse_another
 from cde_serving.records.follow_ups import FollowUp, FollowUpStore
 from cde_serving.records.record import ErasedError, Event, Record
 from cde_serving.records.schema import records, vault
@@ -95,7 +95,7 @@ class DecisionLog:
         Raises:
             LogUnavailableError: there is none, or it cannot be opened.
         """
-        open_reader(settings.log_url(name)).dispose()
+        open_reader(settings.log_url(name), name).dispose()
         return cls.open(settings, name, hasty_reads=False)
 
     @property
@@ -200,24 +200,29 @@ class DecisionLog:
 
 def _claim(engine: Engine, portfolio: str, master: MasterKey) -> None:
     """
-    Refuse another master key than the log's own, and another portfolio.
+    Refuse another master key than the log's own, and another portfolio; a new database becomes the log of this one.
 
     With another key its decisions could not be read nor its customers matched. Another portfolio would answer for this
     one: the same customer has one key in a log, and an idempotency key one answer.
     """
-    with engine.begin() as connection:
-        known = connection.execute(sa.select(vault.c.master_key)).scalar()
-        if known is None:
-            connection.execute(sa.insert(vault), {"id": 1, "master_key": master.id})
-        elif known != master.id:
-            raise LogUnavailableError(
-                f"the decision log was written with the master key {known}, but CDE_MASTER_KEY names {master.id}"
-            )
-        anothers = sa.exists().where(records.c.portfolio != portfolio)
-        connection.execute(sa.update(vault).where(vault.c.portfolio.is_(None), ~anothers).values(portfolio=portfolio))
-        owner = connection.execute(sa.select(vault.c.portfolio)).scalar() or "other portfolios"
-        if owner != portfolio:
-            raise LogUnavailableError(
-                f"the database holds the decision log of {owner}: give {portfolio} a database of its own "
-                "(CDE_DECISION_LOG_URL)"
-            )
+    try:
+        with engine.begin() as connection:
+            known = connection.execute(sa.select(vault.c.master_key)).scalar()
+            if known is None:
+                connection.execute(sa.insert(vault), {"id": 1, "master_key": master.id, "portfolio": portfolio})
+            elif known != master.id:
+                raise LogUnavailableError(
+                    f"the decision log was written with the master key {known}, but CDE_MASTER_KEY names {master.id}"
+                )
+            elif connection.execute(
+                sa.select(records.c.record_id).where(records.c.kind == "decision").limit(1)
+            ).first():
+                refuse_another(connection, portfolio)
+            else:
+                unclaimed = vault.c.portfolio.is_(None)
+                connection.execute(sa.update(vault).where(unclaimed).values(portfolio=portfolio))
+                refuse_another(connection, portfolio)
+    except sa.exc.IntegrityError:  # another service was first
+        _claim(engine, portfolio, master)
+    except sa.exc.SQLAlchemyError as error:
+        raise LogUnavailableError(f"the decision log cannot be opened: {type(error).__name__}") from error

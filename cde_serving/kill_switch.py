@@ -1,8 +1,9 @@
 """
 The kill switch: whether decisions are taken automatically, as the decision log's last event about it says.
 
-Each event names the one that it follows, so that a stop holds also where the resumption before it was recorded by a
-machine whose clock is ahead. Of events that follow the same one, and of those of earlier versions, the later counts.
+Each event names the one that it follows, and the last is the one that nothing follows. So a stop holds also where the
+resumption before it was recorded by a machine whose clock is ahead. Only of events that follow the same one, and of
+those of earlier versions, which follow none, does the later count.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
 from cde_domain.clock import Clock, utc_now
+from cde_serving.records.database import LogUnavailableError
 from cde_serving.records.record import Event
 from cde_serving.records.schema import records
 from cde_serving.watched import Watched
@@ -25,23 +27,33 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.5
 STALE_SECONDS = 2.0
-EVENTS = 20  # that are looked at: what follows an event is among the newest, but for some clocks that are ahead
+KINDS = ("stop_auto", "resume_auto")
 
-_newest = (
-    sa.select(
-        records.c.record_id,
-        records.c.kind,
-        records.c.recorded_at,
-        records.c.decided_by,
-        records.c.reason_codes,
-        records.c.about,
-    )
+_follower, _sibling = records.alias(), records.alias()
+
+
+def _is_followed(event: sa.FromClause) -> sa.ColumnElement[bool]:
+    return sa.exists().where(_follower.c.about == event.c.record_id, _follower.c.kind.in_(KINDS)).correlate(event)
+
+
+_of_switch = (
+    sa.text("records.kind IN ('stop_auto', 'resume_auto')"),  # as in the index: SQLite compares the words
+    records.c.portfolio == sa.bindparam("of_portfolio"),
+)
+_any = sa.select(records.c.record_id).where(*_of_switch).limit(1)
+_last = (
+    sa.select(records.c.record_id, records.c.kind, records.c.recorded_at, records.c.decided_by, records.c.reason_codes)
     .where(
-        sa.text("kind IN ('stop_auto', 'resume_auto')"),  # as in the index: SQLite compares the words
-        records.c.portfolio == sa.bindparam("of_portfolio"),
+        *_of_switch,
+        ~_is_followed(records),
+        # Of two that follow the same event one lost once the other was followed.
+        ~sa.exists()
+        .where(_sibling.c.about == records.c.about, _sibling.c.kind.in_(KINDS), _is_followed(_sibling))
+        .correlate(records),
     )
-    .order_by(records.c.recorded_at.desc(), records.c.kind.desc())  # of two at one moment the stop counts
-    .limit(EVENTS)
+    # Those of earlier versions follow nothing. Of two at one moment the stop counts.
+    .order_by(records.c.about.is_(None), records.c.recorded_at.desc(), records.c.kind.desc())
+    .limit(1)
 )
 
 
@@ -57,13 +69,20 @@ class SwitchState:
 
 
 def read_switch(engine: Engine, portfolio: str) -> SwitchState:
-    """The state that the log of a portfolio gives."""
-    with engine.connect() as connection:
-        events = connection.execute(_newest, {"of_portfolio": portfolio}).all()
-    if not events:
-        return SwitchState()
-    followed = {event.about for event in events}
-    last = next(event for event in events if event.record_id not in followed)
+    """
+    The state that the log of a portfolio gives.
+
+    Raises:
+        LogUnavailableError: it cannot be read.
+    """
+    try:
+        with engine.connect() as connection:
+            last = connection.execute(_last, {"of_portfolio": portfolio}).first()
+            changed = last is None and connection.execute(_any, {"of_portfolio": portfolio}).first() is not None
+    except sa.exc.SQLAlchemyError as error:
+        raise LogUnavailableError(f"the switch cannot be read: {type(error).__name__}") from error
+    if last is None:
+        return SwitchState(stopped=changed, reason="events that only follow each other: run `cde verify-log`" * changed)
     reasons = msgspec.json.decode(last.reason_codes) if last.reason_codes else [""]
     return SwitchState(last.kind == "stop_auto", last.recorded_at, last.decided_by, reasons[0], last.record_id)
 

@@ -5,9 +5,7 @@ import uvicorn.config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 LARGEST_HEAD = 64 * 1024  # bytes; of a head that ends sooner, the service itself says what is too much
-LEAVING_SECONDS = (
-    12.0  # that a client has to take its answer once the service ends: nine until it begins, three to read
-)
+LEAVING_SECONDS = 12.0  # for a client to take its answer once the service ends: nine until it begins, three to read
 
 
 def speak_plain_http() -> None:

@@ -43,7 +43,8 @@ class BundleShelf:
     def _load(self, digest: str) -> Bundle:
         store = self._releases.store
         try:
-            if digest not in store.named_bundles():
+            promoted = {entry.bundle for entry in store.ledger.entries()}
+            if digest not in promoted and digest not in store.named_bundles():
                 raise RetiredBundleError(f"the bundle {digest[:12]} was neither promoted nor in an experiment here")
             return load_bundle(store.bundles / digest, digest)
         except (BundleError, SignedLogError) as error:

@@ -38,7 +38,7 @@ def verify_log(
     name = settings.portfolio_name()
     try:
         trusted = TrustedKeys.read(key or settings.log_public_key_file())
-        engine = open_reader(settings.log_url(name))
+        engine = open_reader(settings.log_url(name), name)
         try:
             master = MasterKey.open(settings.master_key_file(), create=False)
         except VaultError as error:
@@ -83,7 +83,7 @@ def replay(
     name = settings.portfolio_name()
     try:
         store = RecordStore(
-            open_reader(settings.log_url(name)), MasterKey.open(settings.master_key_file(), create=False)
+            open_reader(settings.log_url(name), name), MasterKey.open(settings.master_key_file(), create=False)
         )
     except (LogUnavailableError, VaultError) as error:
         raise told_no(f"Nothing can be replayed: {error}") from error

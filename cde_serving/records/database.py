@@ -7,6 +7,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, make_url
 
+from cde_serving.records.schema import vault
+
 BUSY_TIMEOUT_SECONDS = 5
 CONNECT_SECONDS = 3  # for a new connection to PostgreSQL
 FOLDING_SECONDS = 10.0
@@ -45,12 +47,12 @@ def open_engines(url: str, *, hasty_reads: bool = True) -> tuple[Engine, Engine]
     return _engine(url, writes=True, hasty=True), _engine(url, writes=False, hasty=hasty_reads)
 
 
-def open_reader(url: str) -> Engine:
+def open_reader(url: str, portfolio: str | None = None) -> Engine:
     """
-    An engine for reading a log that exists.
+    An engine for reading a log that exists, of a portfolio where one is named.
 
     Raises:
-        LogUnavailableError: there is none.
+        LogUnavailableError: there is none, or it is another portfolio's.
     """
     database = make_url(url).database
     if url.startswith("sqlite") and not (database and Path(database).exists()):
@@ -62,7 +64,27 @@ def open_reader(url: str) -> Engine:
         raise LogUnavailableError(f"the decision log cannot be opened: {type(error).__name__}") from error
     if not known:
         raise LogUnavailableError("the database holds no decision log of this version")
+    if portfolio is not None:
+        with engine.connect() as connection:
+            refuse_another(connection, portfolio)
     return engine
+
+
+def refuse_another(connection: Connection, portfolio: str) -> None:
+    """
+    Refuse a log that is not this portfolio's; one that no service of this version has opened yet is nobody's.
+
+    Raises:
+        LogUnavailableError: it is another portfolio's, or several wrote to it when they still could.
+    """
+    if "portfolio" not in {column["name"] for column in sa.inspect(connection).get_columns(vault.name)}:
+        return
+    owner = connection.execute(sa.select(vault.c.portfolio)).scalar()
+    if owner != portfolio:
+        raise LogUnavailableError(
+            f"the database holds the decision log of {owner or 'several portfolios'}: give {portfolio} a database of "
+            "its own (CDE_DECISION_LOG_URL)"
+        )
 
 
 def fold_in(engine: Engine) -> bool:

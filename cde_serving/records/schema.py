@@ -41,7 +41,7 @@ records = sa.Table(
         sqlite_where=sa.text("idempotency IS NOT NULL"),
         postgresql_where=sa.text("idempotency IS NOT NULL"),
     ),
-    # Both hold reviews and outcomes alone: a decision writes to neither.
+    # Both hold what is about another record: a decision writes to neither.
     sa.Index(
         "records_by_decision",
         "about",
@@ -108,5 +108,5 @@ vault = sa.Table(
     metadata,
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("master_key", sa.String(16), nullable=False),
-    sa.Column("portfolio", sa.String(64)),  # whose log it is; null until it is opened by a version that asks
+    sa.Column("portfolio", sa.String(64)),  # whose log it is; null where several wrote to it before one was asked for
 )

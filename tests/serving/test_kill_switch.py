@@ -3,8 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterator
-from contextlib import closing
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +14,7 @@ from typer.testing import CliRunner
 from cde_assets.cli import app
 from cde_serving.kill_switch import KillSwitch, SwitchState, read_switch, turn
 from cde_serving.records.database import open_reader
+from cde_serving.records.record import Event, Kind
 from cde_serving.records.replay import Replayer
 from cde_serving.records.store import RecordStore
 from cde_serving.records.vault import MasterKey
@@ -99,20 +99,75 @@ def test_there_is_nothing_to_stop_without_a_log(
     assert not list((tmp_path / "hmoe").rglob("*.sqlite"))
 
 
-def test_a_stop_holds_against_a_resumption_of_a_clock_that_is_ahead(log_url: str, tmp_path: Path) -> None:
-    """Whoever presses the switch is not asked whose clock is right."""
+class Switch:
+    """The switch of a log, and the clock of whoever turns it."""
 
-    def turned(kind: Literal["stop_auto", "resume_auto"], moment: datetime) -> bool:
-        with closing(open_log(tmp_path, log_url, clock=lambda: moment)) as log:
-            asyncio.run(turn(log, NAME, kind, by="person:officer", clock=lambda: moment))
-            return read_switch(log.read_engine, NAME).stopped
+    def __init__(self, folder: Path, url: str) -> None:
+        self.now = NOON
+        self.log = open_log(folder, url, clock=lambda: self.now)
 
-    ahead = NOON + timedelta(hours=1)
-    assert turned("stop_auto", NOON)
-    assert not turned("resume_auto", ahead)
-    assert turned("stop_auto", NOON)
-    assert not turned("resume_auto", NOON)
-    assert turned("stop_auto", ahead)
+    @property
+    def state(self) -> SwitchState:
+        return read_switch(self.log.read_engine, NAME)
+
+    def turn(self, kind: Literal["stop_auto", "resume_auto"], hours_ahead: int = 0) -> bool:
+        """Turn it by such a clock; whether automatic decisions are stopped then."""
+        self.now = NOON + timedelta(hours=hours_ahead)
+        asyncio.run(turn(self.log, NAME, kind, by="person:officer", clock=lambda: self.now))
+        return self.state.stopped
+
+    def note(self, kind: Kind, hours_ahead: int, follows: str | None = None) -> None:
+        """Record an event that follows another one than the last."""
+        self.now = NOON + timedelta(hours=hours_ahead)
+        event = Event.of(kind, self.now, portfolio=NAME, by="person:officer", follows=follows)
+        asyncio.run(self.log.note(event))
+
+
+@pytest.fixture
+def switch(tmp_path: Path, log_url: str) -> Iterator[Switch]:
+    switch = Switch(tmp_path, log_url)
+    yield switch
+    switch.log.close()
+
+
+def test_a_stop_holds_against_resumptions_of_a_clock_that_is_ahead(switch: Switch) -> None:
+    """Whoever presses the switch is not asked whose clock is right, however often it was pressed before."""
+    for _ in range(12):
+        assert switch.turn("stop_auto", hours_ahead=1)
+        assert not switch.turn("resume_auto", hours_ahead=1)
+
+    assert switch.turn("stop_auto")
+    assert switch.turn("stop_auto")
+    assert not switch.turn("resume_auto")
+    assert switch.turn("stop_auto")
+
+
+def test_a_stop_holds_against_all_who_resumed_at_the_same_moment(switch: Switch) -> None:
+    """The one that lost does not come back once the other was followed."""
+    switch.turn("stop_auto")
+    stop = switch.state.event
+    switch.note("resume_auto", 1, follows=stop)
+    switch.note("resume_auto", 2, follows=stop)
+
+    assert not switch.state.stopped
+    assert switch.turn("stop_auto")
+
+
+def test_events_of_earlier_versions_count_by_their_time_until_one_follows(switch: Switch) -> None:
+    for hours, kind in enumerate(("resume_auto", "stop_auto", "stop_auto")):
+        switch.note(kind, hours)
+
+    assert switch.state.stopped
+    assert not switch.turn("resume_auto")
+
+
+def test_events_that_only_follow_each_other_stop(switch: Switch) -> None:
+    """Somebody edited the database."""
+    switch.turn("resume_auto")
+    with switch.log.read_engine.begin() as connection:
+        connection.execute(sa.text("UPDATE records SET about = record_id"))
+
+    assert switch.state.stopped
 
 
 def test_a_switch_that_cannot_be_read_stops_after_two_seconds() -> None:

@@ -8,6 +8,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from cde_serving.decision_log import LogUnavailableError
+from cde_serving.records.database import open_reader
 from cde_serving.records.schema import metadata
 from tests.serving.helpers import RECORD, open_log
 from tests.serving.written_log import RECORDS, Written
@@ -49,26 +50,40 @@ def test_another_portfolio_is_refused(written: Written, log_url: str) -> None:
     """It would answer an idempotency key, tell of a decision and erase a customer that are not its own."""
     with pytest.raises(LogUnavailableError, match=f"log of {NAME}: give car_loans a database of its own"):
         open_log(written.folder, log_url, portfolio="car_loans")
+    with pytest.raises(LogUnavailableError, match=f"log of {NAME}"):
+        open_reader(log_url, "car_loans")
 
     open_log(written.folder, log_url).close()
+    open_reader(log_url, NAME).dispose()
 
 
-def test_a_log_that_does_not_say_whose_it_is_belongs_to_the_portfolio_of_all_its_records(
-    written: Written, log_url: str
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_log_of_before_belongs_to_the_portfolio_of_all_its_decisions(
+    written: Written, log_url: str, others: int
 ) -> None:
     """One that several portfolios wrote to is opened by none of them."""
-    vault = metadata.tables["vault"]
     with written.engine.begin() as connection:
-        connection.execute(sa.update(vault).values(portfolio=None))
-    with pytest.raises(LogUnavailableError, match="log of other portfolios"):
-        open_log(written.folder, log_url, portfolio="car_loans")
+        connection.execute(sa.text("ALTER TABLE vault DROP COLUMN portfolio"))
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '0005'"))
+        connection.execute(sa.text(f"UPDATE records SET portfolio = 'car_loans' WHERE sequence <= {others}"))
+    open_reader(log_url, "car_loans").dispose()  # it does not say yet
 
-    open_log(written.folder, log_url, portfolio=RECORD.portfolio).close()
-    with written.engine.begin() as connection:
-        assert RECORD.portfolio == connection.execute(sa.select(vault.c.portfolio)).scalar_one()
-
-        connection.execute(sa.update(vault).values(portfolio=None))
-        connection.execute(sa.text("UPDATE records SET portfolio = 'car_loans' WHERE sequence = 1"))
-    for name in (RECORD.portfolio, "car_loans"):
-        with pytest.raises(LogUnavailableError, match="log of other portfolios"):
+    owner = "several portfolios" if others else RECORD.portfolio
+    for name in ("car_loans", RECORD.portfolio) if others else ("car_loans",):
+        with pytest.raises(LogUnavailableError, match=f"log of {owner}"):
             open_log(written.folder, log_url, portfolio=name)
+    if not others:
+        open_log(written.folder, log_url, portfolio=RECORD.portfolio).close()
+
+
+def test_a_log_of_before_without_decisions_is_claimed_once(tmp_path: Path, log_url: str) -> None:
+    open_log(tmp_path, log_url).close()
+    engine = sa.create_engine(log_url)
+    with engine.begin() as connection:
+        connection.execute(sa.update(metadata.tables["vault"]).values(portfolio=None))
+    engine.dispose()
+
+    open_log(tmp_path, log_url, portfolio="car_loans").close()
+
+    with pytest.raises(LogUnavailableError, match="log of car_loans"):
+        open_log(tmp_path, log_url)

@@ -117,6 +117,20 @@ def test_a_key_in_a_trailer_lets_nobody_in(deciding: Server, tiny: TinyLoans) ->
     assert 404 == found.status_code
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_large_body_is_read_to_its_end(deciding: Server, chunked: bool) -> None:
+    """It comes after its head, in many parts."""
+    body = b'{"applications": ' + b" " * 1_000_000 + b"[]}"
+    parts = [body[start : start + 100_000] for start in range(0, len(body), 100_000)]
+    if chunked:
+        parts = [*(b"%x\r\n%b\r\n" % (len(part), part) for part in parts), b"0\r\n\r\n"]
+    begun = head(deciding.key, length=None if chunked else len(body)).replace(b"/score ", b"/score/batch ")
+
+    ((status, answer),) = answers(deciding, begun, *parts)
+
+    assert (422, True) == (status, b"1 to 1000 applications" in answer), answer
+
+
 ENDLESS = {
     "fields": (b"GET /health HTTP/1.1\r\n", b"X-Filler: " + b"a" * 4000 + b"\r\n"),
     "one field": (b"GET /health HTTP/1.1\r\nX-Filler: ", b"a" * 4000),

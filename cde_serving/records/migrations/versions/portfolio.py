@@ -9,8 +9,12 @@ down_revision = "0005"
 
 
 def upgrade() -> None:
-    """Add the name, which whoever opens the log next fills in."""
+    """Add the name: that of all decisions, null where nothing or for several portfolios was decided."""
     op.add_column("vault", sa.Column("portfolio", sa.String(64)))
+    op.execute(
+        "UPDATE vault SET portfolio = (SELECT min(portfolio) FROM records WHERE kind = 'decision') "
+        "WHERE (SELECT count(DISTINCT portfolio) FROM records WHERE kind = 'decision') = 1"
+    )
 
 
 def downgrade() -> None:
