@@ -81,8 +81,10 @@ def read_switch(engine: Engine, portfolio: str) -> SwitchState:
             changed = last is None and connection.execute(_any, {"of_portfolio": portfolio}).first() is not None
     except sa.exc.SQLAlchemyError as error:
         raise LogUnavailableError(f"the switch cannot be read: {type(error).__name__}") from error
+    if changed:
+        return SwitchState(stopped=True, reason="its events only follow each other: run `cde verify-log`")
     if last is None:
-        return SwitchState(stopped=changed, reason="events that only follow each other: run `cde verify-log`" * changed)
+        return SwitchState()
     reasons = msgspec.json.decode(last.reason_codes) if last.reason_codes else [""]
     return SwitchState(last.kind == "stop_auto", last.recorded_at, last.decided_by, reasons[0], last.record_id)
 

@@ -30,7 +30,7 @@ records = sa.Table(
     sa.Column("policy_version", sa.String(64)),
     sa.Column("code", sa.String(64)),
     sa.Column("payload", sa.LargeBinary),
-    sa.Column("about", sa.String(32)),  # a decision: of a review or an outcome; what a stop or resumption follows
+    sa.Column("about", sa.String(32)),  # of a review or outcome the decision, of a stop or resumption the event before
     sa.Column("previous", sa.String(64), nullable=False),
     sa.Column("hash", sa.String(64), nullable=False),
     sa.Index("records_by_id", "record_id", unique=True),
