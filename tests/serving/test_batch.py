@@ -5,24 +5,19 @@ import contextlib
 import json
 import shutil
 import sqlite3
-import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from cde_domain.portfolio import Enrichment
 from cde_serving import batch as batches
-from cde_serving.applications import InvalidApplicationError
 from cde_serving.decision_log import LogBusyError, LogUnavailableError
 from cde_serving.enrichment import Bureau, Enricher
 from cde_serving.experiments import Participant
 from cde_serving.kill_switch import turn
-from cde_serving.limits import MAX_BATCH_BODY
 from tests.serving.fake_bureau import running_bureau
 from tests.serving.helpers import EVIDENCE, SCORE, Desk, Releases, wait_for
 from tests.support import NAME
@@ -85,42 +80,6 @@ def test_an_application_that_is_none_stops_no_other(desk: Desk):
     assert [200, 422, 422, 422, 400, 200] == [one["status"] for one in answered["results"]]
     fields = [[problem["field"] for problem in one["detail"]] for one in answered["results"][1:4]]
     assert [["loan_purpose"], ["annual_income"], ["body"]] == fields
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"[]",
-        b"{}",
-        b'{"applications": {}}',
-        b'{"applications": []}',
-        b'{"applications": [{}], "more": 1}',
-        b"{",
-        b"\xff",
-    ],
-)
-def test_what_is_no_batch_is_refused_whole(desk: Desk, body: bytes):
-    refused = desk.client.post(BATCH, content=body, headers=JSON)
-
-    assert 422 == refused.status_code
-    assert ["applications"] == [problem["field"] for problem in refused.json()["detail"]]
-    assert 0 == desk.scorer.log.count()
-
-
-def test_a_batch_has_at_most_a_thousand_applications_and_eight_megabytes(desk: Desk):
-    assert 422 == send(desk, [{}] * 1001).status_code
-    assert [422] * 1000 == [one["status"] for one in send(desk, [{}] * 1000).json()["results"]]
-    too_large = desk.client.post(BATCH, content=b" " * (MAX_BATCH_BODY + 1), headers=JSON)
-    assert 413 == too_large.status_code
-    assert 415 == desk.client.post(BATCH, content=b"{}").status_code
-
-
-def test_a_field_given_twice_is_refused_in_a_batch_too(desk: Desk):
-    body = b'{"applications": [{"customer_id": "a", "customer_id": "b", "idempotency_key": "k"}]}'
-
-    (result,) = desk.client.post(BATCH, content=body, headers=JSON).json()["results"]
-
-    assert (422, ["duplicate_key"]) == (result["status"], [problem["type"] for problem in result["detail"]])
 
 
 def test_a_batch_that_is_sent_again_with_its_key_decides_only_what_was_not_decided(desk: Desk):
@@ -379,48 +338,3 @@ def test_single_requests_are_answered_while_a_large_batch_is(desk: Desk):
     turns = asyncio.run(both())
 
     assert turns > len(VARIED) * 20 / batches.AT_ONCE
-
-
-def test_millions_of_tiny_applications_are_refused_without_being_kept(desk: Desk):
-    """A list of them took half a second and as many megabytes before it was found too long."""
-    body = b'{"applications":[' + b",".join([b"0"] * 500_000) + b"]}"
-
-    async def refused() -> list[str]:
-        with pytest.raises(InvalidApplicationError) as told:
-            await batches.BatchScorer(desk.scorer).score(body)
-        return [problem.type for problem in told.value.problems]
-
-    tracemalloc.start()
-    try:
-        problems = asyncio.run(refused())
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-
-    assert ["batch_length"] == problems
-    assert peak < 1_000_000
-
-
-@settings(max_examples=30)
-@given(
-    items=st.lists(st.sampled_from([None, -1.5e300, "]}", '",[{', [[], [[]]], {"a": {"]": [1, "}"]}}]), max_size=5),
-    spaces=st.text(" \t\n\r", max_size=3),
-    escaped=st.booleans(),
-)
-def test_each_application_of_a_batch_is_read_as_it_was_written(items: list[Any], spaces: str, escaped: bool):
-    name = "\\u0061pplications" if escaped else "applications"
-    texts = [json.dumps(item) for item in items]
-    body = f'{spaces}{{{spaces}"{name}"{spaces}:{spaces}[{f"{spaces},{spaces}".join(texts)}{spaces}]{spaces}}}{spaces}'
-
-    if items:
-        assert texts == [one.decode() for one in batches._applications(body.encode())]
-    for wrong in (
-        body + "]}",
-        body[: -1 - len(spaces)],
-        body + body,
-        f"[{body}]",
-        body.replace("]", ",]"),
-        body.replace(name, "more"),
-    ):
-        with pytest.raises(InvalidApplicationError):
-            batches._applications(wrong.encode())
