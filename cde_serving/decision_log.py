@@ -214,13 +214,11 @@ def _claim(engine: Engine, portfolio: str, master: MasterKey) -> None:
                 raise LogUnavailableError(
                     f"the decision log was written with the master key {known}, but CDE_MASTER_KEY names {master.id}"
                 )
-            elif connection.execute(
-                sa.select(records.c.record_id).where(records.c.kind == "decision").limit(1)
-            ).first():
-                refuse_another(connection, portfolio)
             else:
-                unclaimed = vault.c.portfolio.is_(None)
-                connection.execute(sa.update(vault).where(unclaimed).values(portfolio=portfolio))
+                decisions = sa.select(records.c.record_id).where(records.c.kind == "decision")
+                if connection.execute(decisions.limit(1)).first() is None:
+                    unclaimed = vault.c.portfolio.is_(None)
+                    connection.execute(sa.update(vault).where(unclaimed).values(portfolio=portfolio))
                 refuse_another(connection, portfolio)
     except sa.exc.IntegrityError:  # another service was first
         _claim(engine, portfolio, master)

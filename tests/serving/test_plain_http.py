@@ -25,7 +25,7 @@ HEALTH = b"GET /health HTTP/1.1\r\nHost: desk\r\n\r\n"
 
 @pytest.fixture(scope="module")
 def deciding(server: Server, bundles: tuple[Path, Path]) -> Server:
-    """The session's server, with a bundle promoted."""
+    """The server, with a bundle promoted."""
     server.releases.promote(bundles[0])
     deadline = time.monotonic() + 5
     while server.client.get("/ready").status_code != 200:
